@@ -1,0 +1,88 @@
+// The connection to the gateway: one subscription, two transports, and a way back after every interruption.
+
+const SILENCE_MS = 8_000; // the shop publishes figures every second: a stream this quiet is dead
+const FIRST_RETRY_MS = 250;
+const LONGEST_RETRY_MS = 5_000;
+
+/**
+ * Keeps a subscription to `types` alive until the page closes.
+ *
+ * @param {object} options
+ * @param {string} options.gateway   base URL of the gateway's inbound port
+ * @param {"sse"|"ws"} options.transport
+ * @param {string[]} options.types   CloudEvent types to subscribe to
+ * @param {(state: "connecting"|"live"|"reconnecting") => void} options.onState
+ * @param {() => Promise<void>} options.onSubscribed  the subscription is in force, but what happened before may be
+ *     missing: the connection counts as live once the promise resolves
+ * @param {(event: object) => void} options.onEvent  one CloudEvent
+ */
+export function connect({ gateway, transport, types, onState, onSubscribed, onEvent }) {
+  const subscriptions = encodeURIComponent(JSON.stringify(types.map((eventType) => ({ eventType }))));
+  const url = `${gateway}/_rig/v1/connection/${transport}?subscriptions=${subscriptions}`;
+  const open = transport === "ws" ? openWebSocket : openEventSource;
+  let stream = null;
+  let failures = 0;
+  let interruptions = 0;
+  let lastSign = Date.now();
+
+  function start() {
+    lastSign = Date.now();
+    stream = open(url, types, { receive, lost });
+  }
+
+  function receive(event) {
+    lastSign = Date.now();
+    if (event.type === "rig.subscriptions_set") {
+      failures = 0;
+      const before = interruptions;
+      onSubscribed().then(() => interruptions === before && onState("live"));
+    } else if (types.includes(event.type)) {
+      onEvent(event);
+    }
+  }
+
+  // `retries`: the browser's own reconnection is already under way.
+  function lost({ retries }) {
+    interruptions += 1;
+    onState("reconnecting");
+    lastSign = Date.now();
+    if (retries) return;
+    stream?.close();
+    stream = null;
+    const ceiling = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures);
+    failures += 1;
+    setTimeout(start, ceiling / 2 + (Math.random() * ceiling) / 2);
+  }
+
+  setInterval(() => {
+    if (stream && Date.now() - lastSign > SILENCE_MS) lost({ retries: false });
+  }, 1_000);
+  onState("connecting");
+  start();
+}
+
+function openEventSource(url, types, { receive, lost }) {
+  const source = new EventSource(url);
+  const deliver = (message) => receive(JSON.parse(message.data));
+  for (const type of [...types, "rig.subscriptions_set"]) source.addEventListener(type, deliver);
+  source.onerror = () => lost({ retries: source.readyState === EventSource.CONNECTING });
+  return {
+    close() {
+      source.onerror = null;
+      source.close();
+    },
+  };
+}
+
+function openWebSocket(url, _types, { receive, lost }) {
+  const socket = new WebSocket(url.replace(/^http/, "ws"));
+  socket.onmessage = (message) => receive(JSON.parse(message.data));
+  socket.onclose = () => lost({ retries: false });
+  return {
+    close() {
+      socket.onmessage = null;
+      socket.onclose = null;
+      socket.close();
+    },
+  };
+}

@@ -1,0 +1,47 @@
+//! Load generator for Tidegate and other gateways.
+//!
+//! # Tour
+//!
+//! A [`Scenario`] says what to do; [`run`] does it and returns a [`Report`]. Two threads carry a run:
+//!
+//! - **publishing** (`publish`): a `schedule` says when each event is due; it leaves by HTTP or Kafka with a `marker`
+//!   inside, which holds its stream, its sequence number and its *intended* send time. Latency counts from that time, so
+//!   a server that stalls can't hide it by stalling the generator too (no coordinated omission).
+//! - **receiving** (`receiver`): all clients on one epoll queue and one read buffer. `client` is the state of one of them;
+//!   `wire` holds the parsers of WebSocket frames, event streams and HTTP. `tally` finds the markers and counts,
+//!   and `audit` checks every sequence number of every client.
+//!
+//! `run` leads both through the phases of a workload; `report`, `table` and `html` say what came out.
+
+mod audit;
+mod client;
+mod clock;
+mod endpoint;
+mod error;
+mod html;
+mod latency;
+mod marker;
+mod process;
+mod publish;
+mod receiver;
+mod report;
+mod run;
+mod scenario;
+mod schedule;
+mod sys;
+mod table;
+mod tally;
+mod wire;
+
+pub use audit::AuditReport;
+pub use error::LoadError;
+pub use html::html;
+pub use latency::{LatencySummary, Percentile};
+pub use process::{ProcessSample, ServerUsage};
+pub use publish::PublishCounts;
+pub use report::{ConnectionCounts, DropFigures, Report, Second, SlowClientFigures};
+pub use run::{run, run_with_progress};
+pub use scenario::{
+    HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, Source, Target, Transport, Workload,
+};
+pub use table::{progress_line, table};

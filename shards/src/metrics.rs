@@ -1,0 +1,145 @@
+//! Counters of one shard: written by that shard alone, read by the control thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter or gauge with a single writer: no locked instruction, no cache line shared between writers.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; only the owning shard may call this.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Subtracts; only the owning shard may call this.
+    pub fn subtract(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(amount), Ordering::Relaxed);
+    }
+
+    /// Sets; only the owning shard may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads; anyone may call this.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Histogram with fixed upper bounds.
+#[derive(Debug)]
+pub struct Histogram<const N: usize> {
+    bounds: [u64; N],
+    counts: [Cell; N],
+    over: Cell,
+    sum: Cell,
+}
+
+impl<const N: usize> Histogram<N> {
+    /// A histogram with these inclusive upper bounds, ascending.
+    #[must_use]
+    pub fn new(bounds: [u64; N]) -> Self {
+        Self { bounds, counts: std::array::from_fn(|_| Cell::default()), over: Cell::default(), sum: Cell::default() }
+    }
+
+    /// Records `times` observations of `value`; only the owning shard may call this.
+    pub fn record(&self, value: u64, times: u64) {
+        let slot = self.bounds.partition_point(|bound| *bound < value);
+        self.counts.get(slot).unwrap_or(&self.over).add(times);
+        self.sum.add(value.saturating_mul(times));
+    }
+
+    /// `(upper bound, observations in that bucket alone)`; the last, without bound, is `u64::MAX`.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.bounds
+            .iter()
+            .zip(&self.counts)
+            .map(|(bound, count)| (*bound, count.get()))
+            .chain([(u64::MAX, self.over.get())])
+    }
+
+    /// Sum of all observed values.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum.get()
+    }
+}
+
+/// All counters of one shard. Gauges say so.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// Gauge: open WebSockets.
+    pub connections_ws: Cell,
+    /// Gauge: open event streams.
+    pub connections_sse: Cell,
+    /// Gauge: long-polling sessions.
+    pub connections_longpolling: Cell,
+    /// Gauge: connections that speak ordinary HTTP at the moment.
+    pub connections_http: Cell,
+    /// Connections accepted since the start.
+    pub connections_accepted: Cell,
+    /// Connections refused by the rate limit.
+    pub connections_refused: Cell,
+    /// Connections ended because their queue reached its bound.
+    pub connections_slow: Cell,
+    /// Gauge: subscriptions in force.
+    pub subscriptions: Cell,
+    /// Constraints accepted on fields without extractor.
+    pub constraints_ignored: Cell,
+    /// Request heads refused, bodies too large, frames that break the protocol.
+    pub requests_malformed: Cell,
+    /// Published events refused because they aren't CloudEvents.
+    pub events_refused: Cell,
+    /// Events taken from the mailbox.
+    pub events_received: Cell,
+    /// Copies of events handed to connections.
+    pub deliveries: Cell,
+    /// System calls that sent data.
+    pub sends: Cell,
+    /// Bytes sent on long-lived connections.
+    pub sent_bytes: Cell,
+    /// Gauge: bytes that wait in connections' queues.
+    pub queue_bytes: Cell,
+    /// Gauge: events waiting in the mailbox when last drained.
+    pub mailbox_depth: Cell,
+    /// Panics caught in a connection's code.
+    pub panics: Cell,
+    /// Events per mailbox drain.
+    pub batch_events: Histogram<10>,
+    /// Microseconds from the source to the end of the batch's sends.
+    pub fan_out_us: Histogram<14>,
+}
+
+impl Default for ShardMetrics {
+    fn default() -> Self {
+        let cell = Cell::default;
+        Self {
+            connections_ws: cell(),
+            connections_sse: cell(),
+            connections_longpolling: cell(),
+            connections_http: cell(),
+            connections_accepted: cell(),
+            connections_refused: cell(),
+            connections_slow: cell(),
+            subscriptions: cell(),
+            constraints_ignored: cell(),
+            requests_malformed: cell(),
+            events_refused: cell(),
+            events_received: cell(),
+            deliveries: cell(),
+            sends: cell(),
+            sent_bytes: cell(),
+            queue_bytes: cell(),
+            mailbox_depth: cell(),
+            panics: cell(),
+            batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
+            fan_out_us: Histogram::new([
+                50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+            ]),
+        }
+    }
+}

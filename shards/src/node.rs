@@ -1,0 +1,160 @@
+//! A node's shards as the rest of the process sees them: start, ask, stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_channel::oneshot;
+
+use crate::bell::Bell;
+use crate::mailbox::{Control, ControlLane, lanes};
+use crate::metrics::ShardMetrics;
+use crate::publisher::{InterestLane, Publisher};
+use crate::runtime::{self, ShardThread};
+use crate::settings::ShardSettings;
+use crate::submit::EventSink;
+
+/// How the shards are laid out.
+#[derive(Clone, Debug)]
+pub struct NodeLayout {
+    /// The core each shard is pinned to; `None` leaves a shard unpinned. Its length is the number of shards.
+    pub cores: Vec<Option<usize>>,
+    /// Capacity of each shard's event queue, in events.
+    pub mailbox_events: usize,
+    /// Size of one segment, in bytes.
+    pub segment_bytes: usize,
+    /// Bytes of recent segments kept for replay.
+    pub history_bytes: usize,
+}
+
+/// Time between two turns of the shards' wheels, which count in the same step.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The running shards.
+#[derive(Debug)]
+pub struct Node {
+    threads: Vec<JoinHandle<()>>,
+    clock: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+    lanes: Arc<[ControlLane]>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    listening: Vec<SocketAddr>,
+}
+
+impl Node {
+    /// Starts one executor per entry of `layout.cores` and returns once all of them listen.
+    /// The publisher belongs to the ingress thread, which sleeps on `ingress_bell`.
+    ///
+    /// # Errors
+    /// A port can't be bound, or io_uring can't start; the text says which and what to do.
+    pub fn start(
+        layout: &NodeLayout,
+        settings: &Arc<ShardSettings>,
+        sink: &Arc<dyn EventSink>,
+        ingress_bell: &Bell,
+    ) -> io::Result<(Self, Publisher)> {
+        let interest = InterestLane::default();
+        let (mut event_lanes, mut control_lanes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in &layout.cores {
+            let (events, control, inbox) = lanes(layout.mailbox_events);
+            event_lanes.push(events);
+            control_lanes.push(control);
+            inboxes.push(inbox);
+        }
+        let mut node = Self {
+            threads: Vec::new(),
+            clock: None,
+            lanes: control_lanes.into(),
+            metrics: layout.cores.iter().map(|_| Arc::default()).collect(),
+            listening: settings.listen.clone(),
+        };
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let started = runtime::start(ShardThread {
+                number,
+                core: layout.cores[number],
+                settings: Arc::clone(settings),
+                metrics: Arc::clone(&node.metrics[number]),
+                inbox,
+                lanes: Arc::clone(&node.lanes),
+                interest: Arc::clone(&interest),
+                ingress_bell: ingress_bell.clone(),
+                sink: Arc::clone(sink),
+                addresses: node.listening.clone(),
+            });
+            let listening = started.and_then(|(thread, listening)| {
+                node.threads.push(thread);
+                listening.recv().map_err(|_| io::Error::other(format!("shard {number} ended while it started")))?
+            });
+            match listening {
+                // Port 0 is resolved by the first shard; the others share its port.
+                Ok(addresses) => node.listening = addresses,
+                Err(error) => {
+                    node.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        node.clock = Some(start_clock(Arc::clone(&node.lanes))?);
+        let publisher = Publisher::new(event_lanes, interest, layout.segment_bytes, layout.history_bytes);
+        Ok((node, publisher))
+    }
+
+    /// Addresses the shards listen on (port 0 resolved).
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// The counters of each shard.
+    #[must_use]
+    pub fn metrics(&self) -> &[Arc<ShardMetrics>] {
+        &self.metrics
+    }
+
+    /// Asks shard `index` for a sign of life; the receiver resolves when its event loop has handled the request.
+    pub fn ping(&self, index: usize) -> oneshot::Receiver<()> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(lane) = self.lanes.get(index)
+            && lane.send(Control::Ping(reply)).is_err()
+        {
+            tracing::warn!(shard = index, "the control lane is full: the shard is far behind");
+        }
+        answer
+    }
+
+    /// Closes all connections and listeners and waits for the threads to end.
+    pub fn shutdown(self) {
+        for lane in self.lanes.iter() {
+            // A full lane means a shard that hangs; the process ends without it.
+            let _full = lane.send(Control::Shutdown);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a shard's thread had panicked");
+            }
+        }
+        if let Some((clock, stopped)) = self.clock {
+            stopped.store(true, Ordering::Relaxed);
+            clock.thread().unpark();
+            if clock.join().is_err() {
+                tracing::error!("the clock's thread had panicked");
+            }
+        }
+    }
+}
+
+/// Starts the thread that wakes every shard in short intervals: the wheels turn by it, and a shard
+/// that its event loop has put to sleep with work to do (see `runtime/start.rs`) goes on.
+fn start_clock(lanes: Arc<[ControlLane]>) -> io::Result<(JoinHandle<()>, Arc<AtomicBool>)> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&stopped);
+    let thread = std::thread::Builder::new().name("clock".to_owned()).spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            std::thread::park_timeout(TICK);
+            lanes.iter().for_each(ControlLane::tick);
+        }
+    })?;
+    Ok((thread, stopped))
+}

@@ -1,0 +1,266 @@
+//! What one event looks like inside a segment: its frames, each encoded once, and an archived
+//! record that says where they are and what the index needs.
+
+use rkyv::rancor::Failure;
+use rkyv::ser::Positional;
+use rkyv::ser::allocator::Arena;
+use rkyv::ser::writer::Buffer;
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Serialize};
+
+use crate::event::Event;
+use crate::index::Fields;
+use crate::interest::Transports;
+use crate::publisher::Position;
+use crate::segment::{Segment, SegmentWriter};
+use crate::sse;
+use crate::ws::encode::{self, OpCode};
+
+/// A range of a segment, in bytes.
+#[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Offset of the first byte.
+    pub offset: u32,
+    /// Number of bytes; 0 where nothing was encoded.
+    pub len: u32,
+}
+
+/// One event as shards see it.
+#[derive(Archive, Serialize, Debug)]
+pub struct Record<'a> {
+    /// CloudEvents `type`.
+    #[rkyv(with = InlineAsBox)]
+    pub event_type: &'a str,
+    /// CloudEvents `id`, as text.
+    #[rkyv(with = InlineAsBox)]
+    pub id: &'a str,
+    /// Values found by the extractors; a list gives several entries with one position.
+    #[rkyv(with = InlineAsBox)]
+    pub fields: &'a [Field<'a>],
+    /// Source partition, see [`Position`].
+    pub partition: u32,
+    /// Offset in that partition.
+    pub offset: u64,
+    /// When the source handed it over, in microseconds of [`crate::clock::now_us`].
+    pub received_us: u64,
+    /// The complete WebSocket text frame.
+    pub ws: Range,
+    /// The complete event of an event stream, inside one HTTP/1.1 chunk (RFC 9112 section 7.1).
+    pub sse_chunk: Range,
+    /// The same without the chunk's framing.
+    pub sse: Range,
+    /// The event's JSON text.
+    pub body: Range,
+}
+
+/// An extracted value.
+#[derive(Archive, Serialize, Debug)]
+pub struct Field<'a> {
+    /// Position of the field among its type's extractors.
+    pub position: u16,
+    /// Canonical encoding, see [`crate::value`].
+    #[rkyv(with = InlineAsBox)]
+    pub value: &'a [u8],
+}
+
+/// Room that the archived record may take beside the texts it holds, in bytes.
+const RECORD_SLACK_BYTES: usize = 256;
+
+/// Bytes to have free before [`write`] is called, so that it can't fail.
+#[must_use]
+pub fn space_needed(event: &Event<'_>) -> usize {
+    let fields: usize = event.fields.iter().map(|field| field.value.len() + 64).sum();
+    let line_feeds = memchr::memchr2_iter(b'\n', b'\r', &event.body).count();
+    2 * event.body.len() + line_feeds * 8 + 2 * event.event_type.len() + event.id.len() + fields + RECORD_SLACK_BYTES
+}
+
+/// Encodes what the wanted transports need and archives the record. Returns the record's range.
+/// `scratch` is reused memory.
+///
+/// Returns `None`, with the segment unchanged, when it doesn't fit.
+pub fn write(
+    writer: &mut SegmentWriter,
+    event: &Event<'_>,
+    position: Position,
+    received_us: u64,
+    transports: Transports,
+    scratch: &mut Scratch,
+) -> Option<Range> {
+    let mark = writer.mark();
+    let range = try_write(writer, event, position, received_us, transports, scratch);
+    if range.is_none() {
+        writer.rewind(mark);
+    }
+    range
+}
+
+/// Memory that is reused from one event to the next.
+#[derive(Default)]
+pub struct Scratch {
+    frame: Vec<u8>,
+    archive: Vec<u8>,
+    arena: Arena,
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+fn try_write(
+    writer: &mut SegmentWriter,
+    event: &Event<'_>,
+    position: Position,
+    received_us: u64,
+    transports: Transports,
+    scratch: &mut Scratch,
+) -> Option<Range> {
+    let mut ws = Range::default();
+    let mut body = Range::default();
+    if transports.contains(Transports::WS) || transports.contains(Transports::LONG_POLLING) {
+        scratch.frame.clear();
+        encode::append_header(OpCode::Text, event.body.len(), &mut scratch.frame);
+        let (offset, len) = writer.append(&[&scratch.frame, &event.body])?;
+        let header = u32::try_from(scratch.frame.len()).ok()?;
+        ws = Range { offset, len };
+        body = Range { offset: offset + header, len: len - header };
+    }
+    let (mut sse_chunk, mut sse) = (Range::default(), Range::default());
+    if transports.contains(Transports::SSE) {
+        scratch.frame.clear();
+        sse::append_event(&event.event_type, None, &event.body, &mut scratch.frame);
+        let head = format!("{:x}\r\n", scratch.frame.len());
+        let (offset, len) = writer.append(&[head.as_bytes(), &scratch.frame, b"\r\n"])?;
+        let head = u32::try_from(head.len()).ok()?;
+        sse_chunk = Range { offset, len };
+        sse = Range { offset: offset + head, len: len - head - 2 };
+    }
+    let fields: Vec<Field<'_>> =
+        event.fields.iter().map(|field| Field { position: field.position, value: &field.value }).collect();
+    let record = Record {
+        event_type: &event.event_type,
+        id: &event.id,
+        fields: &fields,
+        partition: position.partition,
+        offset: position.offset,
+        received_us,
+        ws,
+        sse_chunk,
+        sse,
+        body,
+    };
+    writer.align();
+    scratch.archive.resize(space_needed(event), 0);
+    let buffer = Buffer::from(scratch.archive.as_mut_slice());
+    let written =
+        rkyv::api::low::to_bytes_in_with_alloc::<_, _, Failure>(&record, buffer, scratch.arena.acquire()).ok()?.pos();
+    let (offset, len) = writer.append(&[&scratch.archive[..written]])?;
+    Some(Range { offset, len })
+}
+
+/// Reads a record in place.
+#[must_use]
+pub fn read(segment: &Segment, range: Range) -> &ArchivedRecord<'_> {
+    let bytes = segment.bytes(range.offset, range.len);
+    // SAFETY: the bytes were archived as a `Record` by `write` in this process, at an offset aligned
+    // to 16 bytes, and are immutable since; the range came with them through the queue.
+    unsafe { rkyv::access_unchecked::<ArchivedRecord<'_>>(bytes) }
+}
+
+impl ArchivedRange {
+    /// The plain form.
+    #[must_use]
+    pub fn get(&self) -> Range {
+        Range { offset: self.offset.to_native(), len: self.len.to_native() }
+    }
+}
+
+impl Fields for ArchivedRecord<'_> {
+    fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    fn get(&self, index: usize) -> (u16, &[u8]) {
+        let field = &self.fields[index];
+        (field.position.to_native(), &field.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::event::FieldValue;
+
+    fn event() -> Event<'static> {
+        Event {
+            event_type: Cow::Borrowed("seat.sold"),
+            id: Cow::Borrowed("7"),
+            subject: None,
+            body: Cow::Borrowed(br#"{"specversion":"1.0","type":"seat.sold","id":"7","source":"/"}"#),
+            fields: vec![FieldValue { position: 1, value: Box::from(*b"s1") }],
+        }
+    }
+
+    #[test]
+    fn a_record_gives_back_every_frame_and_field() {
+        let event = event();
+        let mut writer = SegmentWriter::new(0, 4096);
+        let position = Position { partition: 3, offset: 99 };
+        let mut scratch = Scratch::default();
+        for _ in 0..3 {
+            let range = write(&mut writer, &event, position, 5, Transports::ALL, &mut scratch).unwrap();
+            let segment = writer.segment();
+            let record = read(segment, range);
+            assert_eq!(&*record.event_type, "seat.sold");
+            assert_eq!(&*record.id, "7");
+            assert_eq!((record.partition.to_native(), record.offset.to_native()), (3, 99));
+            assert_eq!(Fields::len(record), 1);
+            assert_eq!(record.get(0), (1, &b"s1"[..]));
+            let bytes = |range: Range| segment.bytes(range.offset, range.len);
+            assert_eq!(bytes(record.body.get()), &*event.body);
+            assert_eq!(&bytes(record.ws.get())[..2], [0x81, u8::try_from(event.body.len()).unwrap()]);
+            let sse = String::from_utf8(bytes(record.sse.get()).to_vec()).unwrap();
+            assert!(sse.starts_with("event: seat.sold\ndata: {") && sse.ends_with("\n\n"), "{sse:?}");
+            let chunk = String::from_utf8(bytes(record.sse_chunk.get()).to_vec()).unwrap();
+            assert_eq!(chunk, format!("{:x}\r\n{sse}\r\n", sse.len()));
+        }
+    }
+
+    #[test]
+    fn only_the_wanted_frames_are_encoded() {
+        let mut writer = SegmentWriter::new(0, 4096);
+        let range = write(
+            &mut writer,
+            &event(),
+            Position { partition: 0, offset: 0 },
+            0,
+            Transports::SSE,
+            &mut Scratch::default(),
+        )
+        .unwrap();
+        let record = read(writer.segment(), range);
+        assert_eq!(record.ws.get().len, 0);
+        assert!(record.sse.get().len > 0);
+    }
+
+    #[test]
+    fn a_full_segment_refuses_and_stays_as_it_was() {
+        let mut writer = SegmentWriter::new(0, 160);
+        let before = writer.mark();
+        let position = Position { partition: 0, offset: 0 };
+        assert!(write(&mut writer, &event(), position, 0, Transports::ALL, &mut Scratch::default()).is_none());
+        assert_eq!(writer.mark(), before);
+    }
+
+    #[test]
+    fn the_announced_space_is_enough_for_bodies_full_of_line_feeds() {
+        let mut event = event();
+        event.body = Cow::Owned(b"{\n\r\n\r}".repeat(50));
+        let mut writer = SegmentWriter::new(0, space_needed(&event));
+        let position = Position { partition: 0, offset: 0 };
+        assert!(write(&mut writer, &event, position, 0, Transports::ALL, &mut Scratch::default()).is_some());
+    }
+}

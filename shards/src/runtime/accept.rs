@@ -1,0 +1,190 @@
+//! Listeners, and the first request head of every accepted socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::io::AsyncRead;
+use glommio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::open::{self, Opened};
+use super::{SharedWorld, stream};
+use crate::head::{self, HeadLimits, HeadStatus};
+use crate::shard::connection::{Address, Closing};
+use crate::shard::socket;
+
+/// Connections that may wait to be accepted, per shard.
+const BACKLOG: i32 = 4096;
+/// Connections accepted before the others get a turn.
+const ACCEPTS_IN_A_ROW: usize = 32;
+/// Pause after the process has run out of descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds every address with `SO_REUSEPORT`, so that the kernel spreads connections over the shards.
+pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    addresses.iter().map(|address| bind_one(*address).map_err(|error| explain(*address, &error))).collect()
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` alone takes IPv4 too.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    // SAFETY: the descriptor is a listening socket that nobody else owns any more.
+    Ok(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) })
+}
+
+fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; stop it, or choose another INBOUND_PORT",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "this machine doesn't have that address",
+        _ => "check INBOUND_PORT",
+    };
+    io::Error::new(error.kind(), format!("can't listen on {address}: {error}; {advice}"))
+}
+
+/// The listeners' addresses, with port 0 resolved.
+pub(super) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+/// Accepts until the process ends: a pending accept must never be dropped.
+pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
+    let mut in_a_row = 0;
+    loop {
+        match listener.shared_accept().await {
+            Ok(accepted) => {
+                in_a_row += 1;
+                let stream = accepted.bind_to_executor();
+                if !world.stopping.get() {
+                    stream::start(&world, stream);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    shard = world.number, %error,
+                    "a connection could not be accepted; if this goes on, raise the limit of open files (ulimit -n)"
+                );
+                glommio::timer::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+        if in_a_row >= ACCEPTS_IN_A_ROW {
+            in_a_row = 0;
+            glommio::executor().yield_now().await;
+        }
+    }
+}
+
+/// What the first bytes of a connection turned out to be.
+pub(super) enum First {
+    /// Closed, broken, or too slow.
+    Gone,
+    /// Answered; what is left is to end it.
+    Refused,
+    /// An event stream or a WebSocket, opened.
+    Stream(Opened),
+    /// For hyper, with the bytes read so far.
+    Http(Bytes),
+}
+
+/// Reads until the first request head is complete. An incomplete one is kept in `partial`.
+pub(super) fn poll_first(
+    world: &SharedWorld,
+    stream: &mut TcpStream,
+    address: Address,
+    partial: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<First> {
+    let fd = stream.as_raw_fd();
+    let mut buffer = world.read_buffer.borrow_mut();
+    // The socket is tried first: a request is often there already, and glommio would wait for a poll.
+    let mut tried = false;
+    loop {
+        {
+            let mut shard = world.shard.borrow_mut();
+            match shard.connections().get_mut(address) {
+                Some(connection) if connection.closing == Closing::No => connection.remember(cx.waker()),
+                _ => return Poll::Ready(First::Gone),
+            }
+        }
+        let received = if tried {
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(received) => received,
+            }
+        } else {
+            tried = true;
+            match socket::receive(fd, &mut buffer) {
+                Ok(None) => continue,
+                Ok(Some(received)) => Ok(received),
+                Err(error) => Err(error),
+            }
+        };
+        let received = match received {
+            Ok(0) | Err(_) => return Poll::Ready(First::Gone),
+            Ok(received) => received,
+        };
+        let first = if partial.is_empty() {
+            first_bytes(world, address, fd, &mut buffer[..received], partial)
+        } else {
+            partial.extend_from_slice(&buffer[..received]);
+            let mut whole = std::mem::take(partial);
+            first_bytes(world, address, fd, &mut whole, partial)
+        };
+        if let Some(first) = first {
+            return Poll::Ready(first);
+        }
+    }
+}
+
+/// Looks at the bytes so far. An incomplete head is put into `partial`.
+fn first_bytes(
+    world: &SharedWorld,
+    address: Address,
+    fd: RawFd,
+    bytes: &mut [u8],
+    partial: &mut Vec<u8>,
+) -> Option<First> {
+    let (opening, head_len) = match head::parse(bytes, &HeadLimits::default()) {
+        Ok(HeadStatus::Partial) => {
+            partial.extend_from_slice(bytes);
+            return None;
+        }
+        Ok(HeadStatus::Http2) => return Some(First::Http(Bytes::copy_from_slice(bytes))),
+        Err(error) => {
+            world.shard.borrow().metrics().requests_malformed.add(1);
+            return Some(refuse(fd, error.to_response()));
+        }
+        Ok(HeadStatus::Complete(head)) => match open::opening(world, &head) {
+            Some(opening) => (opening, head.head_len),
+            None => return Some(First::Http(Bytes::copy_from_slice(bytes))),
+        },
+    };
+    Some(match opening.and_then(|opening| open::open(world, address, fd, opening)) {
+        Ok(mut opened) => {
+            opened.feed(world, address, &mut bytes[head_len..]);
+            First::Stream(opened)
+        }
+        Err(response) => refuse(fd, &response),
+    })
+}
+
+fn refuse(fd: RawFd, response: &[u8]) -> First {
+    match socket::send(fd, response) {
+        Ok(_) => First::Refused,
+        Err(_) => First::Gone,
+    }
+}

@@ -1,0 +1,79 @@
+//! The bodies of answers: bytes, or an event stream that hyper pulls.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::SharedWorld;
+use crate::shard::connection::{Address, Closing};
+
+/// Body of an answer.
+pub(super) enum Body {
+    /// All of it.
+    Full(Option<Bytes>),
+    /// Events as they come.
+    Events(EventBody),
+}
+
+impl Body {
+    /// A body of these bytes.
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::Full((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// No body.
+    pub(super) const fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+/// An event stream; its connection goes when hyper drops it.
+pub(super) struct EventBody {
+    pub(super) world: SharedWorld,
+    pub(super) address: Address,
+}
+
+impl Drop for EventBody {
+    fn drop(&mut self) {
+        self.world.shard.borrow_mut().remove(self.address);
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Events(EventBody { world, address }) => {
+                let mut shard = world.shard.borrow_mut();
+                if let Some(bytes) = shard.pull(*address) {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                match shard.connections().get_mut(*address) {
+                    Some(connection) if connection.closing == Closing::No => {
+                        connection.remember(cx.waker());
+                        Poll::Pending
+                    }
+                    _ => Poll::Ready(None),
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Ordinary HTTP through hyper: HTTP/1.1 and, with prior knowledge, HTTP/2 (RFC 9113 section 3.3).
+//!
+//! A request for an event stream or a WebSocket that comes on a used HTTP/1.1 connection leaves
+//! hyper again: the service notes a handoff, and the socket goes on in the lean path.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use futures_util::io::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use hyper::rt::ReadBufCursor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+
+use super::open::{self, Opening};
+use super::service::{self, Caller};
+use super::{Registered, SharedWorld, stream};
+use crate::clock;
+use crate::head::{HTTP2_PREFACE, MAX_HEADERS};
+use crate::shard::connection::{Address, Closing};
+use crate::shard::socket;
+
+/// Bytes of a request head that hyper may buffer, with room for part of a body.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
+/// Requests that one HTTP/2 connection may have open.
+const MAX_CONCURRENT_STREAMS: u32 = 256;
+/// Bytes of request headers on HTTP/2.
+const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+
+/// Where the service leaves a stream that the connection's task goes on with.
+pub(super) type Handoff = Rc<RefCell<Option<Opening>>>;
+
+/// How far the request at hand is; shared by the service and the socket's adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between requests.
+    Idle,
+    /// The next request's head has begun.
+    Head,
+    /// A request is being read or answered.
+    Request,
+    /// A request waits for something else than its client, as long as it takes.
+    Waiting,
+}
+
+/// The service's view of its connection.
+#[derive(Clone)]
+pub(super) struct Progress {
+    world: SharedWorld,
+    address: Address,
+    phase: Rc<RefCell<Phase>>,
+}
+
+impl Progress {
+    /// Enters a phase and sets the deadline that belongs to it.
+    pub(super) fn enter(&self, phase: Phase) {
+        *self.phase.borrow_mut() = phase;
+        let now_ms = clock::now_ms();
+        let deadline_ms = match phase {
+            Phase::Idle | Phase::Head | Phase::Request => now_ms + self.world.settings.header_timeout_ms,
+            Phase::Waiting => u64::MAX - 1,
+        };
+        self.world.shard.borrow_mut().set_deadline(self.address, deadline_ms);
+    }
+
+    /// Bytes came from the client.
+    fn received(&self) {
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Idle => self.enter(Phase::Head),
+            Phase::Request => self.enter(Phase::Request),
+            Phase::Head | Phase::Waiting => {}
+        }
+    }
+}
+
+/// Serves a connection whose first bytes are `read`.
+pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes) {
+    let Registered { world, address, .. } = &registered;
+    let (world, address) = (Rc::clone(world), *address);
+    let multiplexed = read.starts_with(HTTP2_PREFACE);
+    let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
+    let io = Io { stream, read, progress: progress.clone() };
+    if multiplexed {
+        progress.enter(Phase::Waiting);
+        serve_http2(&world, address, io, progress).await;
+    } else if let Some((stream, opening, rest)) = serve_http1(&world, address, io, progress).await {
+        continue_as_stream(registered, stream, opening, rest).await;
+    }
+}
+
+async fn serve_http1(
+    world: &SharedWorld,
+    address: Address,
+    io: Io,
+    progress: Progress,
+) -> Option<(TcpStream, Opening, Bytes)> {
+    let handoff = Handoff::default();
+    let service = {
+        let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
+        service_fn(move |request| {
+            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)) };
+            Box::pin(service::answer(Rc::clone(&world), caller, request))
+        })
+    };
+    let mut connection = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .half_close(false)
+        .title_case_headers(false)
+        .serve_connection(io, service);
+    let mut handed = poll_fn(|cx| {
+        let closing = note_waker(world, address, cx);
+        if closing == Closing::Now {
+            return Poll::Ready(None);
+        }
+        let polled = connection.poll_without_shutdown(cx);
+        if let Some(opening) = handoff.borrow_mut().take() {
+            return Poll::Ready(Some(opening));
+        }
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(None),
+            Poll::Ready(Err(error)) => {
+                if error.is_parse() {
+                    world.shard.borrow().metrics().requests_malformed.add(1);
+                }
+                Poll::Ready(None)
+            }
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    match handed.take() {
+        Some(opening) => {
+            let mut rest = parts.read_buf.to_vec();
+            rest.extend_from_slice(&parts.io.read);
+            Some((parts.io.stream, opening, rest.into()))
+        }
+        None => {
+            let mut stream = parts.io.stream;
+            stream::linger(world, &mut stream, address).await;
+            None
+        }
+    }
+}
+
+async fn continue_as_stream(registered: Registered, mut stream: TcpStream, opening: Opening, rest: Bytes) {
+    let (world, address) = (Rc::clone(&registered.world), registered.address);
+    match open::open(&world, address, stream.as_raw_fd(), opening) {
+        Ok(mut opened) => {
+            opened.feed(&world, address, &mut rest.to_vec());
+            // A task of its own again: hyper's state goes with this one.
+            stream::go_on(registered, stream, opened);
+        }
+        Err(refusal) => {
+            if socket::send(stream.as_raw_fd(), &refusal).is_ok() {
+                stream::linger(&world, &mut stream, address).await;
+            }
+        }
+    }
+}
+
+async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress) {
+    let service = {
+        let world = Rc::clone(world);
+        service_fn(move |request| {
+            let caller = Caller { progress: progress.clone(), handoff: None };
+            service::answer(Rc::clone(&world), caller, request)
+        })
+    };
+    let connection = http2::Builder::new(Spawner)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        if note_waker(world, address, cx) == Closing::Now {
+            return Poll::Ready(());
+        }
+        connection.as_mut().poll(cx).map(|_ended| ())
+    })
+    .await;
+}
+
+fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Closing {
+    let mut shard = world.shard.borrow_mut();
+    let Some(connection) = shard.connections().get_mut(address) else { return Closing::Now };
+    connection.remember(cx.waker());
+    connection.closing
+}
+
+/// Runs hyper's HTTP/2 streams on the shard's executor.
+#[derive(Clone, Copy, Debug)]
+struct Spawner;
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        glommio::spawn_local(future).detach();
+    }
+}
+
+/// A glommio socket as hyper wants it, with the bytes that were read before hyper was chosen.
+struct Io {
+    stream: TcpStream,
+    read: Bytes,
+    progress: Progress,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let len = self.read.len().min(to.remaining());
+            to.put_slice(&self.read[..len]);
+            self.read.advance(len);
+            return Poll::Ready(Ok(()));
+        }
+        let Self { stream, progress, .. } = &mut *self;
+        // Into the shard's buffer first: hyper's is not initialised, and zeroing it costs more than this copy.
+        let received = {
+            let mut buffer = progress.world.read_buffer.borrow_mut();
+            let len = buffer.len().min(to.remaining());
+            let received = match Pin::new(stream).poll_read(cx, &mut buffer[..len]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(received) => received?,
+            };
+            to.put_slice(&buffer[..received]);
+            received
+        };
+        if received > 0 {
+            progress.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        socket::shutdown_write(self.stream.as_raw_fd());
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,107 @@
+//! Drains the mailbox in batches, and turns the wheel when the node's clock ticks.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use glommio::timer::sleep;
+
+use super::SharedWorld;
+use crate::bell::Bell;
+use crate::clock;
+use crate::mailbox::{Control, Inbox, Mail, Ticker};
+use crate::shard::connection::Address;
+
+/// Events taken from the mailbox before their sends go out.
+const BATCH_EVENTS: usize = 1024;
+/// Bytes of events after which the sends go out, so that the first of a batch doesn't wait for all.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How long a stopping shard waits before it looks again whether its connections' tasks have ended.
+const CLOSE_PAUSE: Duration = Duration::from_millis(20);
+/// Looks before connections whose clients don't close in return are cut.
+const POLITE_LOOKS: usize = 25;
+/// How often it looks.
+const CLOSE_LOOKS: usize = 150;
+
+/// Takes what both lanes hold, batch by batch, until the node shuts down.
+pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Bell) {
+    loop {
+        poll_fn(|cx| {
+            inbox.waker.register(cx.waker());
+            if inbox.events.is_empty() && inbox.control.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        while let Some(message) = inbox.control.pop() {
+            control(&world, message);
+        }
+        if world.stopping.get() {
+            return;
+        }
+        batch(&world, &mut inbox);
+        ingress_bell.ring();
+        if glommio::executor().need_preempt() {
+            glommio::executor().yield_if_needed().await;
+        }
+    }
+}
+
+fn batch(world: &SharedWorld, inbox: &mut Inbox) {
+    let mut shard = world.shard.borrow_mut();
+    shard.metrics().mailbox_depth.set(inbox.events.slots() as u64);
+    let (mut events, mut bytes) = (0, 0);
+    while events < BATCH_EVENTS && bytes < BATCH_BYTES {
+        let Ok(mail) = inbox.events.pop() else { break };
+        if let Mail::Event(range) = &mail {
+            events += 1;
+            bytes += range.len as usize;
+        }
+        shard.take_mail(mail);
+    }
+    shard.flush_batch();
+}
+
+fn control(world: &SharedWorld, message: Control) {
+    match message {
+        Control::Ping(reply) => {
+            let _nobody_waits_any_more = reply.send(());
+        }
+        Control::SetSubscriptions { slot, generation, subscriptions, reply } => {
+            let address = Address { slot, generation };
+            world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
+        }
+        Control::Poll { slot, generation, last_event_id, reply } => {
+            let address = Address { slot, generation };
+            world.shard.borrow_mut().poll(address, last_event_id, reply, clock::now_ms());
+        }
+        Control::Shutdown => world.stopping.set(true),
+    }
+}
+
+/// Turns the wheel whenever the node's clock ticks, until the shard stops.
+pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
+    poll_fn(|cx| {
+        ticker.get_or_init(|| cx.waker().clone());
+        world.shard.borrow_mut().tick(clock::now_ms());
+        if world.stopping.get() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Ends every connection and waits until their tasks are gone: a task that is pending when the
+/// executor ends would leak.
+pub(super) async fn close_all(world: &SharedWorld) {
+    world.shard.borrow_mut().finish_all();
+    for look in 0..CLOSE_LOOKS {
+        if look >= POLITE_LOOKS {
+            world.shard.borrow_mut().close_all();
+        }
+        if world.tasks.get() == 0 {
+            return;
+        }
+        sleep(CLOSE_PAUSE).await;
+    }
+    let left = world.tasks.get();
+    if left > 0 {
+        tracing::warn!(shard = world.number, connections = left, "connections did not end in time and were cut");
+    }
+}

@@ -1,0 +1,105 @@
+//! The long-polling call: the first opens a session, later ones fetch events from whichever shard holds it.
+
+use futures_channel::oneshot;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use super::body::Body;
+use super::service::{Answer, busy, text};
+use super::{SharedWorld, tokens};
+use crate::clock;
+use crate::cookie::{FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
+use crate::mailbox::{Control, PollAnswer};
+use crate::query::{BrokenEncoding, ConnectionQuery};
+use crate::runtime::open::{RATE_REACHED, within_limits};
+use crate::shard::connection::Output;
+use crate::shard::session::LongPolling;
+use crate::subscription::{Duplicates, parse_query_parameter};
+use crate::token::TokenKind;
+
+/// Answers one call.
+pub(super) async fn answer(world: &SharedWorld, parts: &Parts) -> Answer {
+    let mut answer = match poll(world, parts).await {
+        Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.body),
+        Polled::Busy => busy(),
+        Polled::NoSession => open(world, parts).await,
+    };
+    let credentials = HeaderValue::from_static("true");
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
+    answer
+}
+
+enum Polled {
+    Answer(String, PollAnswer),
+    Busy,
+    NoSession,
+}
+
+async fn poll(world: &SharedWorld, parts: &Parts) -> Polled {
+    let cookies = PollCookies::parse(parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
+    let Some(token) = cookies.connection_token else { return Polled::NoSession };
+    let Some((TokenKind::Session, shard, address)) = tokens::open(world, &token) else { return Polled::NoSession };
+    let (reply, answer) = oneshot::channel();
+    let last_event_id = cookies.last_event_id.into_owned();
+    if shard == world.number {
+        world.shard.borrow_mut().poll(address, last_event_id, reply, clock::now_ms());
+    } else {
+        let message = Control::Poll { slot: address.slot, generation: address.generation, last_event_id, reply };
+        if world.lanes[shard].send(message).is_err() {
+            return Polled::Busy;
+        }
+    }
+    match answer.await {
+        Ok(answer) => Polled::Answer(token.into_owned(), answer),
+        Err(oneshot::Canceled) => Polled::NoSession,
+    }
+}
+
+async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
+    let query = match ConnectionQuery::parse(parts.uri.query().unwrap_or(""), BrokenEncoding::Literal) {
+        Ok(query) => query,
+        Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    if query.jwt.is_some() {
+        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
+    }
+    let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), |json| parse_query_parameter(json, true));
+    let subscriptions = match list.and_then(|list| within_limits(world, list, Duplicates::Drop)) {
+        Ok(subscriptions) => subscriptions,
+        Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let (reply, outcome) = oneshot::channel();
+    let token = {
+        let now_ms = clock::now_ms();
+        let mut shard = world.shard.borrow_mut();
+        if let Err(reason) = shard.compile(&subscriptions) {
+            return text(StatusCode::BAD_REQUEST, reason);
+        }
+        if !shard.admit(now_ms) {
+            return text(StatusCode::TOO_MANY_REQUESTS, RATE_REACHED);
+        }
+        let output = Output::Session(Box::new(LongPolling::new(now_ms)));
+        let token = |address| tokens::issue(world, TokenKind::Session, address);
+        let address = shard.open_detached(output, token, now_ms);
+        shard.set_subscriptions(address, &subscriptions, Some(reply));
+        shard.opened(address);
+        tokens::issue(world, TokenKind::Session, address)
+    };
+    // The client takes this answer to mean that its subscriptions are in force.
+    let _in_force = outcome.await;
+    json(&token, FIRST_EVENT, "\"ok\"".into())
+}
+
+fn json(token: &str, last_event_id: &str, body: bytes::Bytes) -> Answer {
+    let mut answer = Response::new(Body::full(body));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    for cookie in [set_connection_token(token), set_last_event_id(last_event_id)] {
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+    }
+    answer
+}

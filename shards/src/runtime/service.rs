@@ -1,0 +1,306 @@
+//! The answers of the inbound port, but for streams on HTTP/1.1, which never get here.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::body::{Body, EventBody};
+use super::http::{Handoff, Phase, Progress};
+use super::{SharedWorld, open, polling, publish, tokens};
+use crate::clock;
+use crate::head::{self, HeadLimits, HeadStatus, Route, route};
+use crate::mailbox::{Control, SetOutcome};
+use crate::shard::connection::Output;
+use crate::subscription::{Duplicates, SubscriptionError, parse_put_body};
+use crate::token::TokenKind;
+use crate::trace;
+
+/// Who a request came from.
+pub(super) struct Caller {
+    pub(super) progress: Progress,
+    /// Where a stream on HTTP/1.1 goes; `None` on HTTP/2.
+    pub(super) handoff: Option<Handoff>,
+}
+
+pub(super) type Answer = Response<Body>;
+
+/// Answers one request.
+pub(super) async fn answer(
+    world: SharedWorld,
+    caller: Caller,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let http2 = request.version() == Version::HTTP_2;
+    if !http2 {
+        caller.progress.enter(Phase::Request);
+    }
+    let (parts, body) = request.into_parts();
+    let mut response = respond(&world, &caller, &parts, body).await;
+    if !http2 {
+        caller.progress.enter(Phase::Idle);
+    }
+    if matches!(response.body(), Body::Full(_)) {
+        name_request(&parts.headers, response.headers_mut());
+    }
+    let headers = response.headers_mut();
+    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        && let Ok(origin) = HeaderValue::from_str(&world.settings.cors)
+    {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    Ok(response)
+}
+
+/// Adds the heads by which an answer is found again in logs and traces.
+fn name_request(request: &HeaderMap, answer: &mut HeaderMap) {
+    let text = |name| request.get(name).and_then(|value| value.to_str().ok());
+    for (name, value) in [
+        ("x-request-id", trace::request_id(text("x-request-id"))),
+        ("traceparent", trace::continue_trace(text("traceparent"))),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            answer.insert(name, value);
+        }
+    }
+}
+
+async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Incoming) -> Answer {
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH) {
+        world.shard.borrow().metrics().requests_malformed.add(1);
+        return closing(text(StatusCode::BAD_REQUEST, "content-length and transfer-encoding exclude each other."));
+    }
+    let Ok(route) = route(parts.uri.path()) else { return with_status(StatusCode::BAD_REQUEST) };
+    let method = &parts.method;
+    match route {
+        Route::Sse | Route::Ws if *method == Method::OPTIONS => preflight("GET", "*", true),
+        Route::LongPolling if *method == Method::OPTIONS => preflight("GET", "*", true),
+        Route::Subscriptions { .. } if *method == Method::OPTIONS => {
+            preflight("PUT", "content-type,authorization", false)
+        }
+        Route::Events if *method == Method::OPTIONS => preflight("POST", "content-type", false),
+        Route::Sse | Route::Ws => {
+            if let Some(handoff) = &caller.handoff
+                && let Some(opening) = reread(world, parts)
+            {
+                match opening {
+                    Ok(opening) => {
+                        *handoff.borrow_mut() = Some(opening);
+                        // The connection's task drops this future and goes on with the stream.
+                        return pending().await;
+                    }
+                    Err(refusal) => return from_refusal(&refusal),
+                }
+            }
+            if route == Route::Sse { event_stream(world, parts) } else { upgrade_required() }
+        }
+        Route::LongPolling if matches!(*method, Method::GET | Method::HEAD) => {
+            caller.progress.enter(Phase::Waiting);
+            polling::answer(world, parts).await
+        }
+        Route::Subscriptions { token } if *method == Method::PUT => {
+            put_subscriptions(world, caller, &token, &parts.headers, body).await
+        }
+        Route::Events if *method == Method::POST => match read_body(world, caller, body).await {
+            Ok(body) => publish::answer(world, &parts.headers, body).await,
+            Err(refusal) => refusal,
+        },
+        Route::Health if matches!(*method, Method::GET | Method::HEAD) => {
+            let mut answer = text(StatusCode::OK, "OK");
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+            uncached(answer)
+        }
+        _ => uncached(text(StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#)),
+    }
+}
+
+/// Reads a head that hyper has parsed as the lean path would have.
+fn reread(world: &SharedWorld, parts: &Parts) -> Option<Result<open::Opening, open::Refusal>> {
+    let minor = if parts.version == Version::HTTP_10 { 0 } else { 1 };
+    let mut text = format!("{} {} HTTP/1.{minor}\r\n", parts.method, parts.uri).into_bytes();
+    for (name, value) in &parts.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    match head::parse(&text, &HeadLimits { max_head_bytes: usize::MAX / 2, ..HeadLimits::default() }) {
+        Ok(HeadStatus::Complete(head)) => open::opening(world, &head),
+        _ => None,
+    }
+}
+
+/// A refusal of the lean path as hyper sends it.
+fn from_refusal(refusal: &[u8]) -> Answer {
+    let head = std::str::from_utf8(refusal).unwrap_or_default();
+    let status =
+        head.get(9..12).and_then(|code| code.parse::<u16>().ok()).and_then(|code| StatusCode::from_u16(code).ok());
+    let body = head.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    let status = status.unwrap_or(StatusCode::BAD_REQUEST);
+    if status == StatusCode::UPGRADE_REQUIRED { upgrade_required() } else { closing(text(status, body)) }
+}
+
+/// An event stream that hyper carries: on HTTP/2, or asked for in an unusual way.
+fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
+    let subscriptions = match open::subscriptions_of(world, parts.uri.query()) {
+        Ok(subscriptions) => subscriptions,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
+    let now_ms = clock::now_ms();
+    let mut shard = world.shard.borrow_mut();
+    if let Err(reason) = shard.compile(&subscriptions) {
+        return text(StatusCode::BAD_REQUEST, reason);
+    }
+    if !shard.admit(now_ms) {
+        return text(StatusCode::TOO_MANY_REQUESTS, open::RATE_REACHED);
+    }
+    let token = |address| tokens::issue(world, TokenKind::Stream, address);
+    let address = shard.open_detached(Output::Pulled, token, now_ms);
+    shard.set_subscriptions(address, &subscriptions, None);
+    shard.opened(address);
+    drop(shard);
+    let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address }));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    answer
+}
+
+async fn put_subscriptions(
+    world: &SharedWorld,
+    caller: &Caller,
+    token: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Answer {
+    let body = match read_body(world, caller, body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    if !is_json(headers) {
+        return text(StatusCode::BAD_REQUEST, "The body must be JSON: send content-type application/json.");
+    }
+    let list = parse_put_body(&body);
+    if let Err(error @ (SubscriptionError::NotJson(_) | SubscriptionError::NoSubscriptions)) = &list {
+        return text(StatusCode::BAD_REQUEST, error.to_string());
+    }
+    let Some((_, shard, address)) = tokens::open(world, token) else {
+        return text(StatusCode::BAD_REQUEST, "Invalid connection token.");
+    };
+    let gone = || text(StatusCode::GONE, "Connection no longer exists.");
+    if shard == world.number && world.shard.borrow_mut().connections().get(address).is_none() {
+        return gone();
+    }
+    let credentials = headers.get_all(header::AUTHORIZATION).iter();
+    if credentials.filter_map(|value| value.to_str().ok()).any(|value| value.starts_with("Bearer ")) {
+        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
+    }
+    let subscriptions = match list.and_then(|list| open::within_limits(world, list, Duplicates::Keep)) {
+        Ok(subscriptions) => subscriptions,
+        Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    caller.progress.enter(Phase::Waiting);
+    let (reply, outcome) = oneshot::channel();
+    if shard == world.number {
+        world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
+    } else {
+        let message =
+            Control::SetSubscriptions { slot: address.slot, generation: address.generation, subscriptions, reply };
+        if world.lanes[shard].send(message).is_err() {
+            return busy();
+        }
+    }
+    match outcome.await {
+        Ok(SetOutcome::InForce) => uncached(with_status(StatusCode::NO_CONTENT)),
+        Ok(SetOutcome::Refused(reason)) => text(StatusCode::BAD_REQUEST, reason),
+        Ok(SetOutcome::Gone) | Err(oneshot::Canceled) => gone(),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut content_types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (content_types.next(), content_types.next()) else { return false };
+    let content_type = content_type.to_str().unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+/// Reads the whole body within the limit.
+async fn read_body(world: &SharedWorld, caller: &Caller, body: Incoming) -> Result<Bytes, Answer> {
+    let limit = world.settings.max_body_bytes;
+    let collected = Limited::new(body, limit).collect().await;
+    if caller.handoff.is_some() {
+        caller.progress.enter(Phase::Waiting);
+    }
+    collected.map(|collected| collected.to_bytes()).map_err(|error| {
+        world.shard.borrow().metrics().requests_malformed.add(1);
+        if error.is::<LengthLimitError>() {
+            closing(text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("The body is larger than {limit} bytes (MAX_BODY_BYTES)."),
+            ))
+        } else {
+            closing(text(StatusCode::BAD_REQUEST, "The body could not be read."))
+        }
+    })
+}
+
+fn preflight(methods: &'static str, headers: &'static str, credentials: bool) -> Answer {
+    let mut answer = with_status(StatusCode::NO_CONTENT);
+    let map = answer.headers_mut();
+    map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(headers));
+    if credentials {
+        map.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    uncached(answer)
+}
+
+fn upgrade_required() -> Answer {
+    let mut answer = closing(with_status(StatusCode::UPGRADE_REQUIRED));
+    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer
+}
+
+/// An answer in plain text.
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Body::full(text));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// An answer without body.
+pub(super) fn with_status(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The shard that holds the connection is far behind.
+pub(super) fn busy() -> Answer {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again in a second.");
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// The connection can't be used after this answer.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// With the caching rule that RIG sends.
+pub(super) fn uncached(mut answer: Answer) -> Answer {
+    let rule = HeaderValue::from_static("max-age=0, private, must-revalidate");
+    answer.headers_mut().insert(header::CACHE_CONTROL, rule);
+    answer
+}

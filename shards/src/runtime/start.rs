@@ -1,0 +1,120 @@
+//! One executor on one core.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+
+use super::{READ_BUFFER_BYTES, World, accept, mail};
+use crate::bell::Bell;
+use crate::clock;
+use crate::mailbox::{ControlLane, Inbox};
+use crate::metrics::ShardMetrics;
+use crate::publisher::InterestLane;
+use crate::settings::ShardSettings;
+use crate::shard::Shard;
+use crate::submit::EventSink;
+
+/// Memory that io_uring registers for file I/O, which a shard doesn't do; glommio's minimum.
+const IO_MEMORY_BYTES: usize = 64 * 1024;
+/// Entries of each of the executor's rings.
+const RING_DEPTH: usize = 512;
+/// How long a task queue may run before a more urgent one is looked at, when nothing urgent comes in;
+/// what does come in interrupts at once. Short timers are dangerous: glommio 0.9.0 goes to sleep with
+/// tasks ready to run when this timer fires between its polling for I/O and its first task queue.
+const PREEMPT: Duration = Duration::from_millis(100);
+
+/// Everything a shard's thread takes with it.
+pub(crate) struct ShardThread {
+    pub(crate) number: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) settings: Arc<ShardSettings>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) inbox: Inbox,
+    pub(crate) lanes: Arc<[ControlLane]>,
+    pub(crate) interest: InterestLane,
+    pub(crate) ingress_bell: Bell,
+    pub(crate) sink: Arc<dyn EventSink>,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// The addresses a shard listens on, or why it doesn't.
+pub(crate) type Listening = io::Result<Vec<SocketAddr>>;
+
+/// Starts the shard's thread. Its listeners' addresses, or the reason why it can't run, come through the channel.
+pub(crate) fn start(shard: ShardThread) -> io::Result<(JoinHandle<()>, mpsc::Receiver<Listening>)> {
+    let (ready, listening) = mpsc::channel();
+    let name = format!("shard-{}", shard.number);
+    let thread = std::thread::Builder::new().name(name).spawn(move || run(shard, &ready))?;
+    Ok((thread, listening))
+}
+
+fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
+    let placement = shard.core.map_or(Placement::Unbound, Placement::Fixed);
+    let spin_us = shard.settings.spin_us;
+    let mut builder = LocalExecutorBuilder::new(placement)
+        .name("shard")
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT);
+    if spin_us > 0 {
+        builder = builder.spin_before_park(Duration::from_micros(spin_us));
+    }
+    let executor = match builder.make() {
+        Ok(executor) => executor,
+        Err(error) => {
+            let reason = format!(
+                "shard {} can't start its io_uring executor: {error}. Run `tidegate check`: it names the limit (locked \
+                 memory), sysctl (kernel.io_uring_disabled) or seccomp profile that is in the way",
+                shard.number
+            );
+            let _starter_is_gone = ready.send(Err(io::Error::other(reason)));
+            return;
+        }
+    };
+    executor.run(async move {
+        let listeners = match accept::bind(&shard.addresses) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                let _starter_is_gone = ready.send(Err(error));
+                return;
+            }
+        };
+        let addresses = accept::addresses(&listeners);
+        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sink, .. } = shard;
+        let now_ms = clock::now_ms();
+        let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        let world = Rc::new(World {
+            number,
+            settings,
+            shard: RefCell::new(state),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            lanes,
+            sink,
+            stopping: Cell::new(false),
+            tasks: Cell::new(0),
+        });
+        let urgent = glommio::executor().create_task_queue(Shares::Static(1000), Latency::Matters(PREEMPT), "mailbox");
+        let ticker = Arc::clone(&inbox.ticker);
+        let mailbox = glommio::spawn_local_into(mail::drain(Rc::clone(&world), inbox, ingress_bell), urgent);
+        match glommio::spawn_local_into(mail::wheel(Rc::clone(&world), ticker), urgent) {
+            Ok(wheel) => drop(wheel.detach()),
+            Err(error) => tracing::error!(shard = number, %error, "the wheel's task could not be started"),
+        }
+        for listener in listeners {
+            glommio::spawn_local(accept::accept(Rc::clone(&world), listener)).detach();
+        }
+        let _starter_is_gone = ready.send(Ok(addresses));
+        match mailbox {
+            Ok(mailbox) => mailbox.await,
+            Err(error) => tracing::error!(shard = number, %error, "the mailbox task could not be started"),
+        }
+        mail::close_all(&world).await;
+    });
+}

@@ -1,0 +1,475 @@
+//! One core's world without its event loop: connections, subscriptions and the events that reach
+//! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
+//!
+//! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
+//! (how a batch of events becomes one send per connection), then `session` (long polling).
+
+pub mod connection;
+mod delivery;
+pub mod own_events;
+pub mod session;
+pub(crate) mod socket;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::connection::{Address, Closing, Connections, Output};
+use self::delivery::Batch;
+use self::subscribe::Requests;
+use crate::bell::Bell;
+use crate::index::Index;
+use crate::interest::Transports;
+use crate::metrics::ShardMetrics;
+use crate::publisher::InterestLane;
+use crate::queue::{Frame, Queue, SegmentHold};
+use crate::rate::ConnectionRate;
+use crate::settings::ShardSettings;
+use crate::sse;
+use crate::wheel::TimerWheel;
+use crate::ws::close_code;
+use crate::ws::encode::{self, OpCode};
+
+/// Ends a chunked event stream (RFC 9112 section 7.1).
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// [`sse::HEARTBEAT`] as one chunk.
+const HEARTBEAT_CHUNK: &[u8] = b"d\r\n: heartbeat\n\n\r\n";
+
+/// How often an HTTP connection's deadline is looked at, in milliseconds: it moves with every request, the timer doesn't.
+const DEADLINE_CHECK_MS: u64 = 1_000;
+
+/// What a timer is for; part of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Timer {
+    Heartbeat = 1,
+    Deadline = 2,
+    Session = 3,
+    Poll = 4,
+}
+
+/// The state of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    number: usize,
+    settings: Arc<ShardSettings>,
+    metrics: Arc<ShardMetrics>,
+    connections: Connections,
+    index: Index,
+    requests: Requests,
+    batch: Batch,
+    wheel: TimerWheel,
+    due: Vec<u64>,
+    rate: ConnectionRate,
+    /// Bytes of one connection that are gathered into one send while it is being opened.
+    cork: Option<(u32, Vec<u8>)>,
+    segment: Option<SegmentHold>,
+    older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+}
+
+impl Shard {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(
+        number: usize,
+        settings: Arc<ShardSettings>,
+        metrics: Arc<ShardMetrics>,
+        interest: InterestLane,
+        ingress_bell: Bell,
+        now_ms: u64,
+    ) -> Self {
+        let rate = ConnectionRate::new(settings.max_connections_per_minute);
+        Self {
+            number,
+            settings,
+            metrics,
+            connections: Connections::default(),
+            index: Index::new(),
+            requests: Requests::new(interest, ingress_bell),
+            batch: Batch::default(),
+            wheel: TimerWheel::new(now_ms),
+            due: Vec::new(),
+            rate,
+            cork: None,
+            segment: None,
+            older_segments: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// The connections.
+    pub fn connections(&mut self) -> &mut Connections {
+        &mut self.connections
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
+    }
+
+    /// May one more connection be opened in this minute? Counts it if so.
+    pub fn admit(&mut self, now_ms: u64) -> bool {
+        let admitted = self.rate.admit(now_ms);
+        if !admitted {
+            self.metrics.connections_refused.add(1);
+        }
+        admitted
+    }
+
+    /// A socket was accepted; it speaks HTTP until it is told otherwise, and ends at the deadline.
+    pub fn accepted(&mut self, deadline_ms: u64, now_ms: u64) -> Address {
+        self.metrics.connections_accepted.add(1);
+        self.metrics.connections_http.add(1);
+        let address = self.connections.insert(Output::Http, deadline_ms);
+        self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key(address, Timer::Deadline));
+        address
+    }
+
+    /// Moves the end of an HTTP connection's present phase; looked at once a second.
+    pub fn set_deadline(&mut self, address: Address, deadline_ms: u64) {
+        if let Some(connection) = self.connections.get_mut(address) {
+            connection.deadline_ms = deadline_ms;
+        }
+    }
+
+    /// The connection only waits for its peer to close: it ends at the deadline.
+    pub fn set_linger(&mut self, address: Address, deadline_ms: u64) {
+        if let Some(connection) = self.connections.get_mut(address) {
+            connection.deadline_ms = deadline_ms;
+            self.wheel.insert(deadline_ms, key(address, Timer::Deadline));
+        }
+    }
+
+    /// Turns an accepted connection into a stream of events and queues its first event.
+    /// `greeting` goes out before it, in the same send. End with [`Self::opened`].
+    pub fn open(&mut self, address: Address, output: Output, greeting: Vec<u8>, token: &str, now_ms: u64) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        self.metrics.connections_http.subtract(1);
+        connection.output = output;
+        connection.deadline_ms = u64::MAX;
+        self.start(address, greeting, token, now_ms);
+    }
+
+    /// Turns an accepted connection into a stream that gets no events: one that is refused on its
+    /// own terms, or an echo. `greeting` goes out first. End with [`Self::opened`].
+    pub fn open_bare(&mut self, address: Address, output: Output, greeting: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        self.metrics.connections_http.subtract(1);
+        self.metrics.connections_ws.add(u64::from(matches!(output, Output::WebSocket(_))));
+        self.metrics.connections_sse.add(u64::from(matches!(output, Output::EventStream { .. })));
+        connection.output = output;
+        connection.deadline_ms = u64::MAX;
+        self.cork = Some((address.slot, greeting));
+    }
+
+    /// Adds a long-polling session, or an event stream whose body is pulled, and queues its first
+    /// event. End with [`Self::opened`].
+    pub fn open_detached(&mut self, output: Output, token: impl FnOnce(Address) -> String, now_ms: u64) -> Address {
+        let address = self.connections.insert(output, u64::MAX);
+        let token = token(address);
+        self.start(address, Vec::new(), &token, now_ms);
+        address
+    }
+
+    fn start(&mut self, address: Address, greeting: Vec<u8>, token: &str, now_ms: u64) {
+        let Some(connection) = self.connections.get(address) else { return };
+        let timer = match connection.output {
+            Output::WebSocket(_) => {
+                self.metrics.connections_ws.add(1);
+                Some((Timer::Heartbeat, self.settings.heartbeat_ms))
+            }
+            Output::EventStream { .. } | Output::Pulled => {
+                self.metrics.connections_sse.add(1);
+                Some((Timer::Heartbeat, self.settings.heartbeat_ms))
+            }
+            Output::Session(_) => {
+                self.metrics.connections_longpolling.add(1);
+                Some((Timer::Session, self.settings.long_polling_session_ms))
+            }
+            Output::Http => None,
+        };
+        if let Some((timer, after_ms)) = timer {
+            self.wheel.insert(now_ms + after_ms, key(address, timer));
+        }
+        self.cork = Some((address.slot, greeting));
+        let data = own_events::connection_create_data(token);
+        self.send_own_event(address, own_events::CONNECTION_CREATE, &data);
+    }
+
+    /// Sends what [`Self::open`] and the calls since have gathered, at once.
+    pub fn opened(&mut self, address: Address) {
+        if let Some((_, bytes)) = self.cork.take_if(|(slot, _)| *slot == address.slot) {
+            self.send(address, bytes.into());
+        }
+    }
+
+    /// Ends the connection's existence; its task has closed, or is about to close, the socket.
+    pub fn remove(&mut self, address: Address) {
+        let Some(connection) = self.connections.remove(address) else { return };
+        self.cork.take_if(|(slot, _)| *slot == address.slot);
+        match connection.output {
+            Output::Http => self.metrics.connections_http.subtract(1),
+            Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
+            Output::EventStream { .. } | Output::Pulled => self.metrics.connections_sse.subtract(1),
+            Output::Session(_) => self.metrics.connections_longpolling.subtract(1),
+        }
+        self.metrics.queue_bytes.subtract(connection.queued_bytes() as u64);
+        self.metrics.subscriptions.subtract(u64::from(connection.subscriptions));
+        self.forget_subscriptions(address);
+    }
+
+    /// Asks a connection to end.
+    pub fn close(&mut self, address: Address, closing: Closing) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        connection.closing = connection.closing.max(closing);
+        connection.wake();
+    }
+
+    /// Sends a WebSocket's close frame, or an event stream's last chunk, and ends the connection after it.
+    pub fn finish(&mut self, address: Address, code: Option<u16>, reason: &str) {
+        let Some(connection) = self.connections.get(address) else { return };
+        if connection.closing != Closing::No {
+            return;
+        }
+        let mut last = Vec::new();
+        match connection.output {
+            Output::WebSocket(_) => encode::append_close(code, reason, &mut last),
+            Output::EventStream { chunked: true, .. } => last.extend_from_slice(LAST_CHUNK),
+            Output::EventStream { .. } | Output::Pulled | Output::Http | Output::Session(_) => {}
+        }
+        if !last.is_empty() {
+            self.send(address, last.into());
+        }
+        self.close(address, Closing::AfterFlush);
+    }
+
+    /// Sends a message to one WebSocket alone.
+    pub fn send_message(&mut self, address: Address, opcode: OpCode, payload: &[u8]) {
+        let mut frame = Vec::new();
+        encode::append_frame(opcode, payload, &mut frame);
+        self.send(address, frame.into());
+    }
+
+    /// Tells every stream's client that the node goes away, and ends the streams once that is sent.
+    pub fn finish_all(&mut self) {
+        let streams: Vec<_> = self
+            .connections
+            .iter_mut()
+            .filter(|(_, connection)| connection.output.transport() != Transports::LONG_POLLING)
+            .map(|(address, _)| address)
+            .collect();
+        for address in streams {
+            self.finish(address, Some(close_code::GOING_AWAY), "The gateway is shutting down.");
+        }
+    }
+
+    /// Asks all connections to end, and drops the sessions.
+    pub fn close_all(&mut self) {
+        let all: Vec<_> = self.connections.iter_mut().map(|(address, _)| address).collect();
+        for address in all {
+            let session = matches!(self.connections.get(address).map(|c| &c.output), Some(Output::Session(_)));
+            if session {
+                self.remove(address);
+            } else {
+                self.close(address, Closing::Now);
+            }
+        }
+    }
+
+    /// Sends one of Tidegate's own events.
+    fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
+        let Some(connection) = self.connections.get(address) else { return };
+        let body = own_events::encode(event_type, data);
+        let mut bytes = Vec::with_capacity(body.len() + 64);
+        match &connection.output {
+            Output::WebSocket(_) => {
+                encode::append_header(OpCode::Text, body.len(), &mut bytes);
+                bytes.extend_from_slice(body.as_bytes());
+            }
+            Output::EventStream { chunked: true, .. } => {
+                let mut event = Vec::with_capacity(body.len() + 64);
+                sse::append_event(event_type, None, body.as_bytes(), &mut event);
+                bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
+                bytes.extend_from_slice(&event);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            Output::EventStream { .. } | Output::Pulled => {
+                sse::append_event(event_type, None, body.as_bytes(), &mut bytes);
+            }
+            Output::Session(_) => return self.store_own_event(address, body),
+            Output::Http => return,
+        }
+        self.send(address, bytes.into());
+    }
+
+    /// Sends bytes of this connection alone, after what waits.
+    pub fn send(&mut self, address: Address, bytes: Bytes) {
+        if let Some((slot, cork)) = &mut self.cork
+            && *slot == address.slot
+        {
+            cork.extend_from_slice(&bytes);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        let sent = match connection.output.fd() {
+            Some(fd) if !waiting => match socket::send(fd, &bytes) {
+                Ok(sent) => {
+                    self.metrics.sends.add(1);
+                    self.metrics.sent_bytes.add(sent as u64);
+                    sent
+                }
+                Err(_) => return self.close(address, Closing::Now),
+            },
+            _ => 0,
+        };
+        if sent < bytes.len() {
+            self.enqueue(address.slot, Frame::Owned(bytes), sent);
+        }
+    }
+
+    /// Sends a control frame ahead of the data that waits.
+    pub fn send_control(&mut self, address: Address, bytes: Bytes) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        match connection.queue.as_mut().filter(|queue| !queue.is_empty()) {
+            Some(queue) => {
+                self.metrics.queue_bytes.add(bytes.len() as u64);
+                queue.push_control(bytes);
+                self.enforce_bound(address.slot);
+            }
+            None => self.send(address, bytes),
+        }
+    }
+
+    /// Queues a frame of which `sent` bytes are out.
+    fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
+        let before = queue.bytes();
+        queue.push(frame, sent);
+        self.metrics.queue_bytes.add((queue.bytes() - before) as u64);
+        connection.blocked = connection.output.fd().is_some();
+        connection.wake();
+        self.enforce_bound(slot);
+    }
+
+    /// Ends a connection that has more waiting than it may.
+    fn enforce_bound(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.queued_bytes() > self.settings.max_queue_bytes && connection.closing != Closing::Now {
+            connection.closing = Closing::Now;
+            connection.wake();
+            self.metrics.connections_slow.add(1);
+        }
+    }
+
+    /// Sends what waits until the socket is full. Returns whether all is out.
+    pub fn flush_queue(&mut self, address: Address) -> bool {
+        const SEND_BYTES: usize = 256 * 1024;
+        let Some(connection) = self.connections.get_mut(address) else { return true };
+        let (Some(fd), Some(queue)) = (connection.output.fd(), connection.queue.as_mut()) else { return true };
+        let mut out = Vec::new();
+        while !queue.is_empty() {
+            out.clear();
+            queue.gather(&mut out, SEND_BYTES);
+            match socket::send(fd, &out) {
+                Ok(0) => break,
+                Ok(sent) => {
+                    queue.consume(sent);
+                    self.metrics.sends.add(1);
+                    self.metrics.sent_bytes.add(sent as u64);
+                    self.metrics.queue_bytes.subtract(sent as u64);
+                    if sent < out.len() {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    connection.closing = Closing::Now;
+                    return false;
+                }
+            }
+        }
+        let done = queue.is_empty();
+        if done {
+            connection.blocked = false;
+            connection.queue = None;
+        }
+        done
+    }
+
+    /// Somebody else sent this much of what waits.
+    pub fn sent(&mut self, address: Address, sent: usize) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        let Some(queue) = connection.queue.as_mut() else { return };
+        queue.consume(sent);
+        self.metrics.sends.add(1);
+        self.metrics.sent_bytes.add(sent as u64);
+        self.metrics.queue_bytes.subtract(sent as u64);
+    }
+
+    /// Takes the next frame of a pulled event stream.
+    pub fn pull(&mut self, address: Address) -> Option<Bytes> {
+        let connection = self.connections.get_mut(address)?;
+        let frame = connection.queue.as_mut()?.pop()?;
+        let bytes = match frame {
+            Frame::Owned(bytes) => bytes,
+            shared @ Frame::Shared(..) => Bytes::copy_from_slice(shared.bytes()),
+        };
+        self.metrics.queue_bytes.subtract(bytes.len() as u64);
+        self.metrics.sent_bytes.add(bytes.len() as u64);
+        Some(bytes)
+    }
+
+    /// Lets time pass: heartbeats, ends of waits, deadlines.
+    pub fn tick(&mut self, now_ms: u64) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(now_ms, &mut due);
+        for key in due.drain(..) {
+            self.timer(key, now_ms);
+        }
+        self.due = due;
+    }
+
+    fn timer(&mut self, key: u64, now_ms: u64) {
+        let slot = u32::try_from(key >> 32).expect("invariant: the upper half of a u64 is a u32");
+        let Some(connection) = self.connections.at(slot) else { return };
+        let address = Address { slot, generation: connection.generation };
+        let deadline_ms = connection.deadline_ms;
+        let same = |timer| key == self::key(address, timer);
+        if same(Timer::Heartbeat) {
+            self.heartbeat(address);
+            self.wheel.insert(now_ms + self.settings.heartbeat_ms, key);
+        } else if same(Timer::Deadline) && deadline_ms != u64::MAX {
+            if deadline_ms <= now_ms {
+                self.close(address, Closing::Now);
+            } else {
+                self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key);
+            }
+        } else if same(Timer::Session) {
+            self.session_timer(address, now_ms);
+        } else if same(Timer::Poll) {
+            self.poll_timer(address, now_ms);
+        }
+    }
+
+    fn heartbeat(&mut self, address: Address) {
+        let Some(connection) = self.connections.get(address) else { return };
+        match connection.output {
+            Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
+            Output::EventStream { chunked: true, .. } => {
+                self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
+            }
+            Output::EventStream { .. } | Output::Pulled => {
+                self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
+            }
+            Output::Http | Output::Session(_) => {}
+        }
+    }
+}
+
+fn key(address: Address, timer: Timer) -> u64 {
+    (u64::from(address.slot) << 32) | (u64::from(address.generation & 0x00ff_ffff) << 8) | u64::from(timer as u8)
+}

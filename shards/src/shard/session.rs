@@ -1,0 +1,111 @@
+//! Long polling: a session keeps the newest events, and calls wait for the next one.
+
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+
+use super::connection::{Address, Output};
+use super::{Shard, Timer, key};
+use crate::longpoll::{Session, append_answer};
+use crate::mailbox::PollAnswer;
+
+/// A stored event's JSON text.
+pub type StoredEvent = Rc<str>;
+
+/// A long-polling session.
+#[derive(Debug)]
+pub struct LongPolling {
+    session: Session<StoredEvent>,
+    waiting: Vec<Waiting>,
+}
+
+/// A call that waits for an event.
+#[derive(Debug)]
+struct Waiting {
+    last_event_id: String,
+    until_ms: u64,
+    reply: oneshot::Sender<PollAnswer>,
+}
+
+impl LongPolling {
+    /// A session whose first call is this one.
+    #[must_use]
+    pub fn new(now_ms: u64) -> Self {
+        Self { session: Session::new(now_ms), waiting: Vec::new() }
+    }
+
+    fn answer(&self, last_event_id: &str) -> PollAnswer {
+        let poll = self.session.after(last_event_id);
+        let mut body = Vec::new();
+        append_answer(poll.last_event_id, poll.events().map(|event| event.as_bytes()), &mut body);
+        PollAnswer { body: body.into(), last_event_id: poll.last_event_id.to_owned() }
+    }
+}
+
+impl Shard {
+    fn session(&mut self, address: Address) -> Option<&mut LongPolling> {
+        match &mut self.connections.get_mut(address)?.output {
+            Output::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// One call of the session's client: answered at once where there is something newer than
+    /// `last_event_id`, else by the next event or when the wait is over. Without such a session
+    /// `reply` is dropped.
+    pub fn poll(&mut self, address: Address, last_event_id: String, reply: oneshot::Sender<PollAnswer>, now_ms: u64) {
+        let until_ms = now_ms + self.settings.long_polling_wait_ms;
+        let Some(session) = self.session(address) else { return };
+        session.session.touch(now_ms);
+        session.waiting.retain(|waiting| !waiting.reply.is_canceled());
+        if !session.session.after(&last_event_id).is_empty() {
+            let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
+        } else {
+            session.waiting.push(Waiting { last_event_id, until_ms, reply });
+            self.wheel.insert(until_ms, key(address, Timer::Poll));
+        }
+    }
+
+    pub(super) fn store_own_event(&mut self, address: Address, body: String) {
+        let id = serde_json::from_str::<serde_json::Value>(&body)
+            .ok()
+            .and_then(|event| event.get("id").and_then(|id| id.as_str().map(String::from)))
+            .unwrap_or_default();
+        self.store(address, &id, body.into());
+    }
+
+    pub(super) fn store_event(&mut self, address: Address, id: &str, event: &StoredEvent) {
+        self.store(address, id, Rc::clone(event));
+    }
+
+    fn store(&mut self, address: Address, id: &str, event: StoredEvent) {
+        let Some(session) = self.session(address) else { return };
+        session.session.push(id, event);
+        for waiting in std::mem::take(&mut session.waiting) {
+            let _nobody_waits_any_more = waiting.reply.send(session.answer(&waiting.last_event_id));
+        }
+    }
+
+    /// Answers the calls whose wait is over.
+    pub(super) fn poll_timer(&mut self, address: Address, now_ms: u64) {
+        let Some(session) = self.session(address) else { return };
+        let (over, still): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut session.waiting).into_iter().partition(|waiting| waiting.until_ms <= now_ms);
+        session.waiting = still;
+        for waiting in over {
+            let _nobody_waits_any_more = waiting.reply.send(session.answer(&waiting.last_event_id));
+        }
+    }
+
+    /// Ends a session that nobody has called for long.
+    pub(super) fn session_timer(&mut self, address: Address, now_ms: u64) {
+        let life_ms = self.settings.long_polling_session_ms;
+        let Some(session) = self.session(address) else { return };
+        let ends_ms = session.session.expires_at_ms(life_ms);
+        if ends_ms <= now_ms && session.waiting.is_empty() {
+            self.remove(address);
+        } else {
+            self.wheel.insert(ends_ms.max(now_ms + 1), key(address, Timer::Session));
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A shard driven by hand: real sockets, no event loop, time passed in.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use super::connection::{Address, Closing, Output};
+use super::session::LongPolling;
+use super::{LAST_CHUNK, Shard};
+use crate::bell::Bell;
+use crate::event::Event;
+use crate::extractor::Extractors;
+use crate::mailbox::{Inbox, PollAnswer, SetOutcome, lanes};
+use crate::metrics::ShardMetrics;
+use crate::publisher::{InterestLane, Position, Publisher};
+use crate::settings::ShardSettings;
+use crate::subscription::parse_list;
+use crate::token::TokenKey;
+
+fn settings() -> ShardSettings {
+    ShardSettings {
+        listen: Vec::new(),
+        cors: "*".into(),
+        extractors: Arc::new(Extractors::default()),
+        strict_constraints: false,
+        max_connections_per_minute: 1_000,
+        max_subscriptions: 1_000,
+        max_queue_bytes: 4 << 20,
+        max_body_bytes: 1 << 20,
+        max_message_bytes: 1 << 20,
+        header_timeout_ms: 10_000,
+        heartbeat_ms: 15_000,
+        long_polling_wait_ms: 5_000,
+        long_polling_session_ms: 3_600_000,
+        token_key: TokenKey::random(),
+        node_id: 1,
+        echo_endpoint: false,
+        spin_us: 0,
+    }
+}
+
+/// A shard and the ingress that feeds it.
+struct Rig {
+    shard: Shard,
+    publisher: Publisher,
+    inbox: Inbox,
+    offset: u64,
+}
+
+impl Rig {
+    fn new(settings: ShardSettings) -> Self {
+        let (events, _control, inbox) = lanes(4_096);
+        let interest = InterestLane::default();
+        let publisher = Publisher::new(vec![events], Arc::clone(&interest), 64 << 10, 1 << 20);
+        let metrics = Arc::<ShardMetrics>::default();
+        let shard = Shard::new(0, Arc::new(settings), metrics, interest, Bell::new().unwrap(), 0);
+        Self { shard, publisher, inbox, offset: 0 }
+    }
+
+    fn publish(&mut self, event_type: &str, id: &str, filler: usize) {
+        let body = format!(
+            r#"{{"specversion":"1.0","type":"{event_type}","id":"{id}","source":"/","data":"{}"}}"#,
+            "x".repeat(filler)
+        );
+        let event = Event {
+            event_type: Cow::Borrowed(event_type),
+            id: Cow::Borrowed(id),
+            subject: None,
+            body: Cow::Owned(body.into_bytes()),
+            fields: Vec::new(),
+        };
+        self.publisher.publish(&event, Position { partition: 0, offset: self.offset }, 0).unwrap();
+        self.offset += 1;
+    }
+
+    /// Lets ingress hear of interest and the shard drain its mailbox once.
+    fn turn(&mut self) {
+        self.publisher.apply_interest();
+        while let Ok(mail) = self.inbox.events.pop() {
+            self.shard.take_mail(mail);
+        }
+        self.shard.flush_batch();
+    }
+
+    fn stream(&mut self, subscriptions: &str, output: impl FnOnce(i32) -> Output) -> (Address, UnixStream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let address = self.shard.accepted(u64::MAX - 1, 0);
+        self.shard.open(address, output(ours.as_raw_fd()), b"HEAD|".to_vec(), "token", 0);
+        self.shard.set_subscriptions(address, &parse_list(subscriptions).unwrap(), None);
+        self.shard.opened(address);
+        (address, ours, theirs)
+    }
+
+    fn event_stream(&mut self, subscriptions: &str) -> (Address, UnixStream, UnixStream) {
+        self.stream(subscriptions, |fd| Output::EventStream { fd, chunked: false })
+    }
+
+    fn closing(&mut self, address: Address) -> Closing {
+        self.shard.connections().get(address).unwrap().closing
+    }
+}
+
+/// Everything that has arrived.
+fn received(socket: &mut UnixStream) -> String {
+    let mut all = Vec::new();
+    let mut buffer = [0; 65_536];
+    while let Ok(len @ 1..) = socket.read(&mut buffer) {
+        all.extend_from_slice(&buffer[..len]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[test]
+fn subscriptions_of_a_known_type_go_out_with_the_greeting_in_one_send() {
+    let mut rig = Rig::new(settings());
+    let (_first, _a, mut early) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    assert!(!received(&mut early).contains("rig.subscriptions_set"), "ingress doesn't know the type yet");
+    rig.turn();
+    assert!(received(&mut early).contains("rig.subscriptions_set"));
+    let sends = rig.shard.metrics().sends.get();
+    let (_second, _b, mut late) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    let text = received(&mut late);
+    assert!(text.starts_with("HEAD|event: rig.connection.create\ndata: {"), "{text}");
+    assert!(text.contains("event: rig.subscriptions_set\n"), "{text}");
+    assert_eq!(rig.shard.metrics().sends.get(), sends + 1);
+}
+
+#[test]
+fn a_batch_is_one_send_per_connection_and_keeps_the_order() {
+    let mut rig = Rig::new(settings());
+    let mut clients: Vec<_> = (0..3).map(|_| rig.event_stream(r#"[{"eventType":"a"},{"eventType":"b"}]"#)).collect();
+    rig.turn();
+    for (_, _, client) in &mut clients {
+        received(client);
+    }
+    let sends = rig.shard.metrics().sends.get();
+    for id in 0..10 {
+        rig.publish(if id % 2 == 0 { "a" } else { "b" }, &id.to_string(), 100);
+    }
+    rig.turn();
+    assert_eq!(rig.shard.metrics().sends.get(), sends + 3);
+    for (_, _, client) in &mut clients {
+        let text = received(client);
+        let places: Vec<_> = (0..10).map(|id| text.find(&format!("\"id\":\"{id}\"")).unwrap()).collect();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+}
+
+#[test]
+fn a_full_socket_gets_the_rest_later_without_a_byte_lost_or_doubled() {
+    let mut rig = Rig::new(settings());
+    let (address, _ours, mut client) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    rig.turn();
+    received(&mut client);
+    for id in 0..300 {
+        rig.publish("a", &format!("id{id}"), 2_000);
+        rig.turn();
+    }
+    assert!(rig.shard.connections().get(address).unwrap().blocked);
+    assert!(rig.shard.metrics().queue_bytes.get() > 0);
+    let mut text = String::new();
+    while !text.contains("\"id299\"") {
+        text.push_str(&received(&mut client));
+        rig.shard.flush_queue(address);
+    }
+    assert_eq!(text.matches("event: a\n").count(), 300);
+    let places: Vec<_> = (0..300).map(|id| text.find(&format!("\"id{id}\"")).unwrap()).collect();
+    assert!(places.is_sorted());
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
+    assert!(!rig.shard.connections().get(address).unwrap().blocked);
+}
+
+#[test]
+fn a_client_that_never_reads_is_ended_at_its_bound_and_others_are_not_touched() {
+    let mut rig = Rig::new(ShardSettings { max_queue_bytes: 10_000, ..settings() });
+    let (slow, _a, _unread) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    let (quick, _b, mut reader) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    rig.turn();
+    let mut seen = 0;
+    for id in 0..500 {
+        rig.publish("a", &id.to_string(), 2_000);
+        rig.turn();
+        seen += received(&mut reader).matches("event: a\n").count();
+    }
+    assert_eq!(rig.closing(slow), Closing::Now);
+    assert!(rig.shard.connections().get(slow).unwrap().queued_bytes() < 10_000 + 4_096);
+    assert_eq!((rig.closing(quick), seen), (Closing::No, 500));
+    assert_eq!(rig.shard.metrics().connections_slow.get(), 1);
+    rig.shard.remove(slow);
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
+}
+
+#[test]
+fn heartbeats_come_every_period_and_overtake_waiting_data() {
+    let mut rig = Rig::new(settings());
+    let (_address, _ours, mut client) = rig.stream("[]", Output::WebSocket);
+    received(&mut client);
+    for now_ms in (0..45_100).step_by(50) {
+        rig.shard.tick(now_ms);
+    }
+    assert_eq!(received(&mut client).into_bytes().iter().filter(|byte| **byte == 0).count(), 3, "three empty pings");
+}
+
+#[test]
+fn a_type_is_given_up_when_its_last_subscriber_goes() {
+    let mut rig = Rig::new(settings());
+    let (first, ..) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    let (second, ..) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    rig.turn();
+    rig.shard.remove(first);
+    rig.turn();
+    assert!(rig.publisher.wants("a"));
+    rig.shard.remove(second);
+    rig.turn();
+    assert!(!rig.publisher.wants("a"));
+    assert_eq!(rig.shard.metrics().subscriptions.get(), 0);
+}
+
+#[test]
+fn a_connection_that_goes_before_its_subscriptions_are_in_force_leaves_no_interest() {
+    let mut rig = Rig::new(settings());
+    let (address, ..) = rig.event_stream(r#"[{"eventType":"a"}]"#);
+    rig.shard.remove(address);
+    rig.turn();
+    rig.turn();
+    assert!(!rig.publisher.wants("a"));
+}
+
+#[test]
+fn the_later_of_two_requests_for_subscriptions_counts() {
+    let mut rig = Rig::new(settings());
+    let (address, _ours, mut client) = rig.event_stream(r#"[{"eventType":"known"}]"#);
+    rig.turn();
+    received(&mut client);
+    let (reply, mut outcome) = oneshot::channel();
+    rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"unknown"}]"#).unwrap(), Some(reply));
+    rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"known"}]"#).unwrap(), None);
+    rig.turn();
+    rig.turn();
+    assert_eq!(outcome.try_recv(), Ok(Some(SetOutcome::InForce)));
+    assert_eq!(received(&mut client).matches("subscriptions_set").count(), 2, "one event: its type in line and data");
+    assert!(rig.publisher.wants("known") && !rig.publisher.wants("unknown"));
+}
+
+#[test]
+fn a_long_polling_call_waits_for_the_next_event_and_repeats_for_an_old_id() {
+    let mut rig = Rig::new(settings());
+    let output = Output::Session(Box::new(LongPolling::new(0)));
+    let address = rig.shard.open_detached(output, |_| "token".to_owned(), 0);
+    rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"a"}]"#).unwrap(), None);
+    rig.shard.opened(address);
+    rig.turn();
+    let poll = |rig: &mut Rig, id: &str, now_ms| {
+        let (reply, answer) = oneshot::channel();
+        rig.shard.poll(address, id.to_owned(), reply, now_ms);
+        answer
+    };
+    let first: PollAnswer = poll(&mut rig, "first_event", 0).try_recv().unwrap().unwrap();
+    assert!(std::str::from_utf8(&first.body).unwrap().contains("rig.subscriptions_set"));
+    let mut waiting = poll(&mut rig, &first.last_event_id, 0);
+    assert_eq!(waiting.try_recv(), Ok(None));
+    rig.publish("a", "e1", 10);
+    rig.turn();
+    let second = waiting.try_recv().unwrap().unwrap();
+    assert_eq!(second.last_event_id, "e1");
+    let again = poll(&mut rig, &first.last_event_id, 0).try_recv().unwrap().unwrap();
+    assert_eq!(again, second);
+    let mut empty = poll(&mut rig, "e1", 10_000);
+    rig.shard.tick(14_900);
+    assert_eq!(empty.try_recv(), Ok(None));
+    rig.shard.tick(15_200);
+    assert_eq!(&empty.try_recv().unwrap().unwrap().body[..], br#"{"last_event_id":"e1","events":[]}"#);
+    rig.shard.tick(10_000 + 3_600_000 - 100);
+    assert_eq!(rig.shard.connections().len(), 1);
+    rig.shard.tick(10_000 + 3_600_000 + 100);
+    assert_eq!(rig.shard.connections().len(), 0, "nobody called for an hour");
+}
+
+#[test]
+fn a_finished_chunked_stream_ends_with_the_last_chunk() {
+    let mut rig = Rig::new(settings());
+    let (address, _ours, mut client) = rig.stream("[]", |fd| Output::EventStream { fd, chunked: true });
+    rig.shard.finish(address, None, "");
+    assert_eq!(rig.closing(address), Closing::AfterFlush);
+    assert!(received(&mut client).into_bytes().ends_with(LAST_CHUNK));
+}
+
+#[test]
+fn frames_that_wait_for_a_slow_client_do_not_keep_old_segments_alive() {
+    let mut rig = Rig::new(settings());
+    let (address, _ours, _client) = rig.event_stream(r#"[{"eventType":"slow"}]"#);
+    let (_quick, _b, mut reader) = rig.event_stream(r#"[{"eventType":"busy"}]"#);
+    rig.turn();
+    for id in 0..2_000 {
+        rig.publish("slow", &id.to_string(), 500);
+        rig.publish("busy", &id.to_string(), 500);
+        rig.turn();
+        received(&mut reader);
+    }
+    assert!(rig.shard.connections().get(address).unwrap().queued_bytes() > 500_000);
+    assert!(rig.shard.older_segments.len() <= super::delivery::OLDER_SEGMENTS + 1);
+}
+
+#[test]
+fn a_stopping_shard_says_goodbye_on_every_stream() {
+    let mut rig = Rig::new(settings());
+    let (events, _a, mut event_client) = rig.stream("[]", |fd| Output::EventStream { fd, chunked: true });
+    let (socket, _b, mut socket_client) = rig.stream("[]", Output::WebSocket);
+    received(&mut socket_client);
+    rig.shard.finish_all();
+    assert!(received(&mut event_client).into_bytes().ends_with(LAST_CHUNK));
+    assert!(received(&mut socket_client).contains("shutting down"));
+    assert_eq!((rig.closing(events), rig.closing(socket)), (Closing::AfterFlush, Closing::AfterFlush));
+}

@@ -1,0 +1,42 @@
+//! How a published event leaves a shard or the internal port: a submission goes to the node's
+//! sink, which answers once the event is safe.
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+
+/// One validated event on its way into the hub.
+#[derive(Debug)]
+pub struct Submission {
+    /// The structured JSON text of the event.
+    pub body: Bytes,
+    /// Its CloudEvents `type`.
+    pub event_type: Box<str>,
+    /// Its CloudEvents `subject`: the Kafka key.
+    pub subject: Option<Box<str>>,
+}
+
+/// Why a submission was not taken.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SubmitError {
+    /// The hub takes no more at the moment; a retry later helps.
+    #[error("the hub is overloaded; retry later")]
+    Overloaded,
+    /// Kafka can't be reached; a retry later helps.
+    #[error("Kafka can't be reached: {0}")]
+    Unreachable(String),
+    /// Kafka refused the event; a retry doesn't help.
+    #[error("Kafka refused the event: {0}")]
+    Refused(String),
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+}
+
+/// Answer to one call: `Ok` once every event of it is safe (acknowledged by Kafka, or sequenced by the local hub).
+pub type SubmitAnswer = oneshot::Receiver<Result<(), SubmitError>>;
+
+/// Where published events go; shared by all threads of a node. `submit` never blocks.
+pub trait EventSink: Send + Sync + 'static {
+    /// Hands over the events of one call, in order.
+    fn submit(&self, events: Vec<Submission>) -> SubmitAnswer;
+}

@@ -1,0 +1,194 @@
+//! Settings: read as text, validated once with every problem listed, then immutable.
+
+pub mod catalogue;
+mod features;
+mod hub;
+#[cfg(test)]
+mod tests;
+pub mod values;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidegate_shards::extractor::Extractors;
+
+pub use features::LATER_VERSION;
+pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
+
+use crate::cores;
+use crate::logging::{Format, Level};
+use values::{Problem, Reader, Values};
+
+/// All settings in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses for clients (`INBOUND_HOST`).
+    pub inbound_hosts: Vec<IpAddr>,
+    /// Port for clients; 0 takes a free one.
+    pub inbound_port: u16,
+    /// Address of the internal port.
+    pub internal_host: IpAddr,
+    /// Internal port; 0 takes a free one.
+    pub internal_port: u16,
+    /// `access-control-allow-origin` on own answers.
+    pub cors: String,
+    /// Number of shards; `None` derives it from the usable cores.
+    pub shards: Option<usize>,
+    /// Cores for the shards, as named; `None` takes those this process may use.
+    pub cpus: Option<Vec<usize>>,
+    /// Microseconds a shard spins before it sleeps.
+    pub spin_us: u64,
+    /// Extractors in force.
+    pub extractors: Arc<Extractors>,
+    /// Refuse constraints on fields without extractor.
+    pub strict_constraints: bool,
+    /// Subscriptions one connection may hold.
+    pub max_subscriptions: usize,
+    /// Bytes of recent events kept.
+    pub history_bytes: usize,
+    /// Kafka; `None` means the hub is local.
+    pub kafka: Option<KafkaSettings>,
+    /// New connections a minute on this node.
+    pub max_connections_per_minute: u32,
+    /// Bytes that may wait for one connection.
+    pub max_queue_bytes: usize,
+    /// Bytes of a request body.
+    pub max_body_bytes: usize,
+    /// Bytes of an event from Kafka.
+    pub max_event_bytes: usize,
+    /// Bytes of a WebSocket message from a client.
+    pub max_message_bytes: usize,
+    /// Milliseconds until a request head must be complete.
+    pub header_timeout_ms: u64,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Milliseconds a long-polling call waits at most.
+    pub long_polling_wait_ms: u64,
+    /// Milliseconds a long-polling session outlives its last call.
+    pub long_polling_session_ms: u64,
+    /// Key for connection tokens; `None` takes a random one.
+    pub node_cookie: Option<String>,
+    /// Log level.
+    pub log_level: Level,
+    /// Log format.
+    pub log_format: Format,
+    /// Serve `/metrics`.
+    pub metrics: bool,
+    /// Serve the WebSocket echo for conformance suites.
+    pub echo_endpoint: bool,
+    /// What the operator should know: settings that have no effect in this version.
+    pub warnings: Vec<String>,
+}
+
+const MAX_TIMEOUT_MS: u64 = 24 * 3_600_000;
+const MAX_BYTES: u64 = 1 << 40;
+
+impl Config {
+    /// Validates all settings.
+    ///
+    /// # Errors
+    /// Every unusable setting, in the order of the catalogue's parts.
+    pub fn validate(values: &Values) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader::new(values);
+        let config = Self::read(&mut reader);
+        if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let mut internal_hosts = reader.addresses("INTERNAL_HOST");
+        if internal_hosts.len() > 1 {
+            reader.problem("INTERNAL_HOST", "more than one address", "Use one address");
+        }
+        let mut config = Self {
+            inbound_hosts: reader.addresses("INBOUND_HOST"),
+            inbound_port: reader.port("INBOUND_PORT"),
+            internal_host: internal_hosts.pop().unwrap_or(IpAddr::from([127, 0, 0, 1])),
+            internal_port: reader.port("API_HTTP_PORT"),
+            cors: cors(reader),
+            shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
+            cpus: cpus(reader),
+            spin_us: reader.number("SPIN", 0..=1_000_000),
+            extractors: Arc::new(extractors(reader)),
+            strict_constraints: reader.switch("STRICT_CONSTRAINTS"),
+            max_subscriptions: reader.size("MAX_SUBSCRIPTIONS", 1..=1_000_000),
+            history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
+            kafka: hub::kafka(reader),
+            max_connections_per_minute: u32::try_from(
+                reader.number("MAX_CONNECTIONS_PER_MINUTE", 1..=u64::from(u32::MAX)),
+            )
+            .unwrap_or(u32::MAX),
+            max_queue_bytes: reader.size("MAX_QUEUE_BYTES", 1_024..=MAX_BYTES),
+            max_body_bytes: reader.size("MAX_BODY_BYTES", 1_024..=1 << 30),
+            max_event_bytes: reader.size("MAX_EVENT_BYTES", 1_024..=1 << 30),
+            max_message_bytes: reader.size("MAX_MESSAGE_BYTES", 125..=1 << 30),
+            header_timeout_ms: reader.number("HEADER_TIMEOUT_MS", 100..=MAX_TIMEOUT_MS),
+            heartbeat_ms: reader.number("HEARTBEAT_MS", 100..=MAX_TIMEOUT_MS),
+            long_polling_wait_ms: reader.number("LONG_POLLING_WAIT_MS", 0..=MAX_TIMEOUT_MS),
+            long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
+            node_cookie: reader.text("NODE_COOKIE"),
+            log_level: reader.word("LOG_LEVEL", Level::WORDS),
+            log_format: reader.word("LOG_FMT", Format::WORDS),
+            metrics: reader.switch("PROMETHEUS_METRICS_ENABLED"),
+            echo_endpoint: reader.switch("TEST_ECHO_ENDPOINT"),
+            warnings: Vec::new(),
+        };
+        check_sizes(&config, reader);
+        config.warnings = features::check(reader);
+        config
+    }
+}
+
+fn check_sizes(config: &Config, reader: &mut Reader<'_>) {
+    if config.max_event_bytes.max(config.max_body_bytes) > config.max_queue_bytes {
+        reader.problem(
+            "MAX_QUEUE_BYTES",
+            "smaller than MAX_EVENT_BYTES or MAX_BODY_BYTES, so the largest events could reach nobody",
+            "Raise it, or lower the other two",
+        );
+    }
+}
+
+fn cors(reader: &mut Reader<'_>) -> String {
+    let text = reader.text("CORS").unwrap_or_default();
+    if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        reader.problem("CORS", "not a header value", "Use * or an origin such as https://shop.example");
+    }
+    text
+}
+
+fn cpus(reader: &mut Reader<'_>) -> Option<Vec<usize>> {
+    let text = reader.text("CPUS")?;
+    match cores::parse_list(&text) {
+        Ok(cpus) => Some(cpus),
+        Err(error) => {
+            reader.problem("CPUS", error.to_string(), "Use a list such as 0-7,16-23");
+            None
+        }
+    }
+}
+
+fn extractors(reader: &mut Reader<'_>) -> Extractors {
+    let Some(text) = reader.text("EXTRACTORS") else { return Extractors::default() };
+    let json = match json_or_file(&text) {
+        Ok(json) => json,
+        Err(error) => {
+            reader.problem("EXTRACTORS", error, "Give the JSON itself or the path of a readable file");
+            return Extractors::default();
+        }
+    };
+    Extractors::parse(&json).unwrap_or_else(|errors| {
+        for error in errors {
+            reader.problem("EXTRACTORS", error, "See the section on extractors in docs/operations.md");
+        }
+        Extractors::default()
+    })
+}
+
+/// The text itself if it looks like JSON, else the content of the file it names.
+fn json_or_file(text: &str) -> Result<String, String> {
+    if text.starts_with(['{', '[']) {
+        return Ok(text.to_owned());
+    }
+    std::fs::read_to_string(Path::new(text)).map_err(|error| format!("the file can't be read ({error})"))
+}

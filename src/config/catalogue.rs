@@ -1,0 +1,274 @@
+//! The catalogue of settings: RIG's, under their own names and with their defaults, and Tidegate's.
+
+/// How a setting is given on the command line, and whether it may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `--flag` or `--flag=false`.
+    Switch,
+    /// `--flag` or `--flag=VALUE`; holds the name of the value, and the value of the bare flag.
+    Amount(&'static str, &'static str),
+    /// `--flag VALUE`; holds the name of the value.
+    Text(&'static str),
+    /// Like text, but never printed.
+    Secret(&'static str),
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Heading it stands under in `--help`.
+    pub heading: &'static str,
+    /// Environment variable; the flag is the same in kebab case.
+    pub variable: &'static str,
+    /// How it is given.
+    pub kind: Kind,
+    /// Its default.
+    pub default: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+    /// Left out of `--help`.
+    pub hidden: bool,
+}
+
+impl Setting {
+    /// The flag without its dashes.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.variable.to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+/// The setting with this variable.
+#[must_use]
+pub fn setting(variable: &str) -> Option<&'static Setting> {
+    CATALOGUE.iter().find(|setting| setting.variable == variable)
+}
+
+const LISTENERS: &str = "Listening";
+const CORES: &str = "Cores";
+const EVENTS: &str = "Events and subscriptions";
+const KAFKA: &str = "Kafka";
+const LIMITS: &str = "Limits and timeouts";
+const TOKENS: &str = "Tokens and checks";
+const LOGS: &str = "Logs, metrics and health";
+const PROXY: &str = "API proxy";
+const OTHER: &str = "Other sources";
+const ERLANG: &str = "Erlang";
+
+const fn text(
+    heading: &'static str,
+    variable: &'static str,
+    value_name: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        heading,
+        variable,
+        kind: Kind::Text(value_name),
+        default: if default.is_empty() { None } else { Some(default) },
+        help,
+        hidden: false,
+    }
+}
+
+const fn secret(
+    heading: &'static str,
+    variable: &'static str,
+    value_name: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { heading, variable, kind: Kind::Secret(value_name), default: None, help, hidden: false }
+}
+
+const fn switch(heading: &'static str, variable: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { heading, variable, kind: Kind::Switch, default: Some(default), help, hidden: false }
+}
+
+const fn hidden(setting: Setting) -> Setting {
+    Setting { hidden: true, ..setting }
+}
+
+const fn erlang(variable: &'static str, help: &'static str) -> Setting {
+    hidden(text(ERLANG, variable, "TEXT", "", help))
+}
+
+/// Every setting, in the order of `--help`.
+pub const CATALOGUE: &[Setting] = &[
+    text(LISTENERS, "INBOUND_PORT", "PORT", "4000", "Port for clients; 0 takes a free one"),
+    text(
+        LISTENERS,
+        "INBOUND_HOST",
+        "IP,…",
+        "::",
+        "Addresses to listen on for clients; `::` means all of them, IPv4 too",
+    ),
+    text(LISTENERS, "API_HTTP_PORT", "PORT", "4010", "Internal port: health, metrics, publishing without checks"),
+    text(
+        LISTENERS,
+        "INTERNAL_HOST",
+        "IP",
+        "127.0.0.1",
+        "Address of the internal port; it has no access control, so open it to trusted networks only",
+    ),
+    text(LISTENERS, "HOST", "NAME", "", "Name or address of this node as others see it"),
+    text(LISTENERS, "CORS", "ORIGIN", "*", "Value of access-control-allow-origin on Tidegate's own answers"),
+    text(LISTENERS, "INBOUND_HTTPS_PORT", "PORT", "4001", "TLS port for clients"),
+    text(LISTENERS, "API_HTTPS_PORT", "PORT", "4011", "TLS port of the internal API"),
+    text(LISTENERS, "HTTPS_CERTFILE", "PATH", "", "Certificate chain for the TLS ports (PEM)"),
+    text(LISTENERS, "HTTPS_KEYFILE", "PATH", "", "Private key for the TLS ports (PEM)"),
+    secret(LISTENERS, "HTTPS_KEYFILE_PASS", "TEXT", "Passphrase of HTTPS_KEYFILE"),
+    text(CORES, "SHARDS", "COUNT", "", "Shards, one core each [default: the usable cores less one, at least 1]"),
+    text(CORES, "CPUS", "LIST", "", "Cores for the shards, e.g. 0-7,16-23 [default: all allowed, hyper-threads last]"),
+    Setting {
+        heading: CORES,
+        variable: "SPIN",
+        kind: Kind::Amount("MICROS", "1000"),
+        default: Some("0"),
+        help: "Spin this long before a shard sleeps (bare: 1000): lower latency, a busy core",
+        hidden: false,
+    },
+    text(EVENTS, "EXTRACTORS", "JSON|PATH", "", "Extractor configuration: which fields can be filtered on"),
+    switch(
+        EVENTS,
+        "STRICT_CONSTRAINTS",
+        "false",
+        "Refuse constraints on fields without an extractor instead of ignoring them",
+    ),
+    text(EVENTS, "MAX_SUBSCRIPTIONS", "COUNT", "1000", "Subscriptions that one connection may hold"),
+    text(EVENTS, "HISTORY_BYTES", "BYTES", "67108864", "Memory for recent events"),
+    text(KAFKA, "KAFKA_BROKERS", "HOST:PORT,…", "", "Kafka brokers [default: none, the hub is local to this process]"),
+    text(
+        KAFKA,
+        "KAFKA_SOURCE_TOPICS",
+        "TOPIC,…",
+        "rig",
+        "Topics to read events from; published events go to the first",
+    ),
+    secret(
+        KAFKA,
+        "KAFKA_SASL",
+        "MECHANISM:USER:PASSWORD",
+        "SASL login; mechanisms: plain, scram-sha-256, scram-sha-512",
+    ),
+    switch(KAFKA, "KAFKA_SSL_ENABLED", "false", "Connect with TLS"),
+    text(KAFKA, "KAFKA_SSL_CA_CERTFILE", "PATH", "ca.crt.pem", "Certificate authority of the brokers"),
+    text(KAFKA, "KAFKA_SSL_CERTFILE", "PATH", "client.crt.pem", "Client certificate; used if the file exists"),
+    text(
+        KAFKA,
+        "KAFKA_SSL_KEYFILE",
+        "PATH",
+        "client.key.pem",
+        "Key of the client certificate; used if the file exists",
+    ),
+    secret(KAFKA, "KAFKA_SSL_KEYFILE_PASS", "TEXT", "Passphrase of KAFKA_SSL_KEYFILE"),
+    text(
+        KAFKA,
+        "KAFKA_UNREACHABLE_SECONDS",
+        "SECONDS",
+        "30",
+        "/health turns to 503 after Kafka was out of reach this long",
+    ),
+    text(KAFKA, "KAFKA_RESTART_DELAY_MS", "MS", "1000", "Longest pause between two attempts to reach a broker"),
+    text(KAFKA, "KAFKA_SERIALIZER", "FORMAT", "", "Serialisation of produced events: avro"),
+    text(KAFKA, "KAFKA_SCHEMA_REGISTRY_HOST", "HOST:PORT", "", "Schema registry for Avro"),
+    text(KAFKA, "KAFKA_LOG_TOPIC", "TOPIC", "rig-request-log", "Topic of the request log"),
+    text(KAFKA, "KAFKA_LOG_SCHEMA", "SUBJECT", "", "Avro schema of the request log"),
+    text(LIMITS, "MAX_CONNECTIONS_PER_MINUTE", "COUNT", "5000", "New connections a minute on this node"),
+    text(
+        LIMITS,
+        "MAX_QUEUE_BYTES",
+        "BYTES",
+        "2097152",
+        "Bytes that may wait for a slow client before it is disconnected",
+    ),
+    text(LIMITS, "MAX_BODY_BYTES", "BYTES", "1048576", "Largest request body on Tidegate's own calls"),
+    text(
+        LIMITS,
+        "MAX_EVENT_BYTES",
+        "BYTES",
+        "1048576",
+        "Largest event taken from Kafka for clients; larger ones are counted and skipped",
+    ),
+    text(LIMITS, "MAX_MESSAGE_BYTES", "BYTES", "65536", "Largest WebSocket message from a client"),
+    text(
+        LIMITS,
+        "HEADER_TIMEOUT_MS",
+        "MS",
+        "10000",
+        "Time for a client to send its request head, and to keep an idle connection",
+    ),
+    text(LIMITS, "HEARTBEAT_MS", "MS", "15000", "Time between two heartbeats on a connection"),
+    text(LIMITS, "LONG_POLLING_WAIT_MS", "MS", "5000", "Longest wait of a long-polling call for its first event"),
+    text(LIMITS, "LONG_POLLING_SESSION_MS", "MS", "3600000", "Life of a long-polling session after its last call"),
+    secret(TOKENS, "JWT_SECRET_KEY", "KEY", "Secret, or PEM public key, that tokens are verified with"),
+    text(TOKENS, "JWT_ALG", "ALGORITHM", "HS256", "HS256, HS384, HS512, RS256, RS384 or RS512"),
+    text(TOKENS, "JWT_SESSION_FIELD", "POINTER", "/jti", "JSON pointer to the session in a token's claims"),
+    text(
+        TOKENS,
+        "SUBSCRIPTION_CHECK",
+        "CHECK",
+        "no_check",
+        "Who may subscribe: no_check, jwt_validation or a URL to ask",
+    ),
+    text(TOKENS, "SUBMISSION_CHECK", "CHECK", "no_check", "Who may publish: no_check, jwt_validation or a URL to ask"),
+    text(
+        TOKENS,
+        "AUTO_SUBSCRIPTIONS",
+        "MODE",
+        "unite",
+        "Subscriptions from claims and from clients: unite, or restrict",
+    ),
+    secret(
+        TOKENS,
+        "NODE_COOKIE",
+        "TEXT",
+        "Key of connection tokens, which are good on the node that issued them [default: random at each start]",
+    ),
+    text(LOGS, "LOG_LEVEL", "LEVEL", "warn", "error, warn, info, debug or none"),
+    text(LOGS, "LOG_FMT", "FORMAT", "", "json or gcl [default: text for people]"),
+    switch(LOGS, "PROMETHEUS_METRICS_ENABLED", "true", "Serve /metrics on the internal port"),
+    text(LOGS, "REQUEST_LOG", "SINK,…", "", "Log calls of the API proxy: console, kafka"),
+    text(LOGS, "JAEGER_HOST", "HOST", "", "Jaeger collector for traces"),
+    text(LOGS, "JAEGER_PORT", "PORT", "6831", "Port of the Jaeger collector"),
+    text(LOGS, "JAEGER_SERVICE_NAME", "NAME", "rig", "Service name in Jaeger"),
+    text(LOGS, "ZIPKIN_ADDR", "URL", "", "Zipkin collector for traces"),
+    text(LOGS, "ZIPKIN_SERVICE_NAME", "NAME", "rig", "Service name in Zipkin"),
+    text(PROXY, "PROXY_CONFIG_FILE", "JSON|PATH", "", "API definitions"),
+    text(PROXY, "PROXY_RECV_TIMEOUT", "MS", "5000", "Time for a backend to answer"),
+    text(PROXY, "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "MS", "5000", "Time for an answer over /v3/responses"),
+    text(PROXY, "PROXY_KAFKA_RESPONSE_TIMEOUT", "MS", "5000", "Time for an answer over Kafka"),
+    text(PROXY, "PROXY_KINESIS_RESPONSE_TIMEOUT", "MS", "5000", "Time for an answer over Kinesis"),
+    text(PROXY, "PROXY_NATS_RESPONSE_TIMEOUT", "MS", "60000", "Time for an answer over NATS"),
+    text(PROXY, "PROXY_KAFKA_RESPONSE_TOPICS", "TOPIC,…", "rig-proxy-response", "Topics that carry answers"),
+    text(PROXY, "PROXY_KINESIS_REQUEST_REGION", "REGION", "", "Region of the Kinesis stream for requests"),
+    text(OTHER, "NATS_SERVERS", "HOST:PORT,…", "", "NATS servers"),
+    text(OTHER, "NATS_SOURCE_TOPICS", "TOPIC,…", "rig", "NATS subjects to read events from"),
+    text(OTHER, "NATSTOFILTER_QUEUE_GROUP", "NAME", "rig-nats-to-filter", "NATS queue group"),
+    switch(OTHER, "KINESIS_ENABLED", "false", "Read events from Kinesis"),
+    text(OTHER, "KINESIS_STREAM", "NAME", "RIG-outbound", "Kinesis stream"),
+    text(OTHER, "KINESIS_AWS_REGION", "REGION", "eu-west-1", "Region of the Kinesis stream"),
+    text(OTHER, "KINESIS_ENDPOINT", "URL", "", "Kinesis endpoint"),
+    text(OTHER, "KINESIS_DYNAMODB_ENDPOINT", "URL", "", "DynamoDB endpoint for Kinesis"),
+    text(OTHER, "KINESIS_LOG_LEVEL", "LEVEL", "INFO", "Log level of the Kinesis client"),
+    text(OTHER, "KINESIS_APP_NAME", "NAME", "Reactive-Interaction-Gateway", "Application name for Kinesis"),
+    hidden(switch(
+        LISTENERS,
+        "TEST_ECHO_ENDPOINT",
+        "false",
+        "Serve a WebSocket echo at /_tidegate/test/echo, for conformance suites",
+    )),
+    erlang("NODE_HOST", "there is no Erlang distribution: nodes share Kafka and need no names"),
+    erlang("DISCOVERY_TYPE", "nodes need no discovery: they share Kafka"),
+    erlang("DNS_NAME", "nodes need no discovery: they share Kafka"),
+    erlang("KINESIS_CLIENT_JAR", "no Java runs beside Tidegate"),
+    erlang("KINESIS_OTP_JAR", "no Java runs beside Tidegate"),
+    erlang("KAFKATOFILTER_KAFKA_GROUP_ID", "every node reads all partitions itself, without a consumer group"),
+    erlang("PROXY_KAFKA_RESPONSE_KAFKA_GROUP_ID", "every node reads its own answers, without a consumer group"),
+];
+
+/// Whether the setting is one of Erlang's own, which nothing reads any more; its help says what replaced it.
+#[must_use]
+pub fn is_erlang(setting: &Setting) -> bool {
+    setting.heading == ERLANG
+}

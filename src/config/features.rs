@@ -1,0 +1,143 @@
+//! Settings of parts that come with a later version: validated now; where ignoring one would be unsafe, the start
+//! is refused, otherwise the operator is warned.
+
+use super::catalogue::{CATALOGUE, is_erlang};
+use super::values::Reader;
+
+/// How the texts call the version that will serve what this one can't.
+pub const LATER_VERSION: &str = "a later version";
+
+/// Settings that have no effect yet, with the part they belong to. One warning per part.
+const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
+    ("TLS listeners", &["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "HTTPS_KEYFILE", "HTTPS_KEYFILE_PASS"]),
+    (
+        "token verification and automatic subscriptions",
+        &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD", "AUTO_SUBSCRIPTIONS"],
+    ),
+    (
+        "the API proxy",
+        &[
+            "HOST",
+            "PROXY_RECV_TIMEOUT",
+            "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT",
+            "PROXY_KAFKA_RESPONSE_TIMEOUT",
+            "PROXY_KINESIS_RESPONSE_TIMEOUT",
+            "PROXY_NATS_RESPONSE_TIMEOUT",
+            "PROXY_KAFKA_RESPONSE_TOPICS",
+            "PROXY_KINESIS_REQUEST_REGION",
+            "REQUEST_LOG",
+            "KAFKA_LOG_TOPIC",
+            "KAFKA_LOG_SCHEMA",
+        ],
+    ),
+    ("Avro", &["KAFKA_SERIALIZER", "KAFKA_SCHEMA_REGISTRY_HOST"]),
+    ("NATS", &["NATS_SERVERS", "NATS_SOURCE_TOPICS", "NATSTOFILTER_QUEUE_GROUP"]),
+    (
+        "Kinesis",
+        &[
+            "KINESIS_ENABLED",
+            "KINESIS_STREAM",
+            "KINESIS_AWS_REGION",
+            "KINESIS_ENDPOINT",
+            "KINESIS_DYNAMODB_ENDPOINT",
+            "KINESIS_LOG_LEVEL",
+            "KINESIS_APP_NAME",
+        ],
+    ),
+    ("tracing", &["JAEGER_HOST", "JAEGER_PORT", "JAEGER_SERVICE_NAME", "ZIPKIN_ADDR", "ZIPKIN_SERVICE_NAME"]),
+];
+
+/// Validates them; returns the warnings.
+pub(super) fn check(reader: &mut Reader<'_>) -> Vec<String> {
+    refuse_unsafe(reader);
+    validate(reader);
+    let values = reader.values();
+    let mut warnings = Vec::new();
+    for (part, variables) in WITHOUT_EFFECT {
+        let set: Vec<_> = variables.iter().copied().filter(|variable| values.is_set(variable)).collect();
+        if !set.is_empty() {
+            warnings.push(format!("{part}: comes with {LATER_VERSION}; no effect yet: {}", set.join(", ")));
+        }
+    }
+    for setting in CATALOGUE.iter().filter(|setting| is_erlang(setting)) {
+        if values.is_set(setting.variable) {
+            warnings.push(format!("{} has no effect: {}", setting.variable, setting.help));
+        }
+    }
+    warnings
+}
+
+/// Settings that promise protection or service which this version doesn't give must not be ignored.
+fn refuse_unsafe(reader: &mut Reader<'_>) {
+    for variable in ["SUBSCRIPTION_CHECK", "SUBMISSION_CHECK"] {
+        let text = reader.text(variable).unwrap_or_default();
+        if text.eq_ignore_ascii_case("no_check") {
+            continue;
+        }
+        if text.eq_ignore_ascii_case("jwt_validation") || is_url(&text) {
+            reader.problem(
+                variable,
+                format!("this version can't check yet, that comes with {LATER_VERSION}"),
+                "Use no_check and keep untrusted clients away from this port, or wait for that version",
+            );
+        } else {
+            reader.problem(variable, "unknown check", "Use no_check, jwt_validation or a URL");
+        }
+    }
+    if reader.text("AUTO_SUBSCRIPTIONS").is_some_and(|text| text.eq_ignore_ascii_case("restrict")) {
+        reader.problem(
+            "AUTO_SUBSCRIPTIONS",
+            format!("this version can't restrict subscriptions by tokens yet, that comes with {LATER_VERSION}"),
+            "Unset it and keep untrusted clients away from this port, or wait for that version",
+        );
+    }
+    for (variable, what) in [("HTTPS_CERTFILE", "serve TLS"), ("PROXY_CONFIG_FILE", "forward API calls")] {
+        if reader.values().is_set(variable) {
+            reader.problem(
+                variable,
+                format!("this version can't {what} yet, that comes with {LATER_VERSION}"),
+                "Unset it, or wait for that version",
+            );
+        }
+    }
+}
+
+fn validate(reader: &mut Reader<'_>) {
+    for variable in ["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "JAEGER_PORT"] {
+        reader.port(variable);
+    }
+    for variable in [
+        "PROXY_RECV_TIMEOUT",
+        "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT",
+        "PROXY_KAFKA_RESPONSE_TIMEOUT",
+        "PROXY_KINESIS_RESPONSE_TIMEOUT",
+        "PROXY_NATS_RESPONSE_TIMEOUT",
+    ] {
+        reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
+    }
+    reader.switch("KINESIS_ENABLED");
+    let algorithm =
+        reader.word("JWT_ALG", &["hs256", "hs384", "hs512", "rs256", "rs384", "rs512"].map(|name| (name, name)));
+    let key = reader.text("JWT_SECRET_KEY").unwrap_or_default();
+    if algorithm.starts_with("rs") && !key.contains("-----BEGIN") {
+        reader.problem("JWT_SECRET_KEY", "JWT_ALG needs a PEM public key", "Put the PEM text into this variable");
+    }
+    if !reader.text("JWT_SESSION_FIELD").unwrap_or_default().starts_with('/') {
+        reader.problem("JWT_SESSION_FIELD", "not a JSON pointer", "Use a pointer such as /jti");
+    }
+    reader.word("AUTO_SUBSCRIPTIONS", &[("unite", ()), ("restrict", ())]);
+    reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
+    for sink in reader.list("REQUEST_LOG") {
+        if !matches!(sink.as_str(), "console" | "kafka") {
+            reader.problem("REQUEST_LOG", format!("unknown sink {sink:?}"), "Use console, kafka or both");
+        }
+    }
+    if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
+        reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    lower.starts_with("http://") || lower.starts_with("https://")
+}

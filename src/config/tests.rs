@@ -1,0 +1,184 @@
+use super::*;
+
+fn problems(pairs: &[(&str, &str)]) -> Vec<Problem> {
+    Config::validate(&values(pairs)).expect_err("the settings are unusable")
+}
+
+fn values(pairs: &[(&str, &str)]) -> Values {
+    pairs.iter().fold(Values::default(), |values, (variable, text)| values.with(variable, text))
+}
+
+fn valid(pairs: &[(&str, &str)]) -> Config {
+    Config::validate(&values(pairs)).expect("the settings are usable")
+}
+
+#[test]
+fn without_settings_rigs_defaults_are_in_force() {
+    let config = valid(&[]);
+    assert_eq!((config.inbound_port, config.internal_port), (4000, 4010));
+    assert_eq!(config.internal_host, IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(config.cors, "*");
+    assert_eq!(config.max_connections_per_minute, 5000);
+    assert_eq!(config.max_subscriptions, 1000);
+    assert_eq!(config.max_body_bytes, 1 << 20);
+    assert_eq!(config.header_timeout_ms, 10_000);
+    assert!(config.kafka.is_none(), "the hub is local without brokers");
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    assert_eq!(valid(&[("INBOUND_PORT", " "), ("KAFKA_BROKERS", "")]).inbound_port, 4000);
+}
+
+#[test]
+fn every_unusable_value_is_a_problem_of_its_own() {
+    for (variable, text) in [
+        ("INBOUND_PORT", "70000"),
+        ("INBOUND_HOST", "localhost"),
+        ("API_HTTP_PORT", "x"),
+        ("INTERNAL_HOST", "10.0.0.1,10.0.0.2"),
+        ("CORS", "a\r\nb"),
+        ("SHARDS", "0"),
+        ("CPUS", "7-0"),
+        ("SPIN", "-1"),
+        ("EXTRACTORS", "/no/such/file"),
+        ("STRICT_CONSTRAINTS", "maybe"),
+        ("MAX_SUBSCRIPTIONS", "0"),
+        ("HISTORY_BYTES", "1e6"),
+        ("KAFKA_BROKERS", "kafka:port"),
+        ("KAFKA_SOURCE_TOPICS", "a b"),
+        ("KAFKA_SOURCE_TOPICS", ","),
+        ("KAFKA_SASL", "plain:user"),
+        ("KAFKA_SASL", "gssapi:user:password"),
+        ("KAFKA_SSL_ENABLED", "on"),
+        ("KAFKA_UNREACHABLE_SECONDS", "0"),
+        ("KAFKA_RESTART_DELAY_MS", "abc"),
+        ("KAFKA_SERIALIZER", "protobuf"),
+        ("MAX_CONNECTIONS_PER_MINUTE", "abc"),
+        ("MAX_QUEUE_BYTES", "2048"),
+        ("MAX_BODY_BYTES", "0"),
+        ("MAX_EVENT_BYTES", "0"),
+        ("MAX_MESSAGE_BYTES", "0"),
+        ("HEADER_TIMEOUT_MS", "0"),
+        ("HEARTBEAT_MS", "0"),
+        ("LONG_POLLING_WAIT_MS", "x"),
+        ("LONG_POLLING_SESSION_MS", "x"),
+        ("JWT_ALG", "FOO"),
+        ("JWT_SESSION_FIELD", "jti"),
+        ("SUBSCRIPTION_CHECK", "sometimes"),
+        ("SUBMISSION_CHECK", "sometimes"),
+        ("AUTO_SUBSCRIPTIONS", "both"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FMT", "foo"),
+        ("PROMETHEUS_METRICS_ENABLED", "x"),
+        ("REQUEST_LOG", "foo"),
+        ("JAEGER_PORT", "x"),
+        ("PROXY_RECV_TIMEOUT", "abc"),
+        ("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "abc"),
+        ("PROXY_KAFKA_RESPONSE_TIMEOUT", "abc"),
+        ("PROXY_KINESIS_RESPONSE_TIMEOUT", "abc"),
+        ("PROXY_NATS_RESPONSE_TIMEOUT", "abc"),
+        ("INBOUND_HTTPS_PORT", "x"),
+        ("API_HTTPS_PORT", "x"),
+        ("HTTPS_KEYFILE", "key.pem"),
+        ("KINESIS_ENABLED", "x"),
+        ("TEST_ECHO_ENDPOINT", "x"),
+    ] {
+        let found = problems(&[(variable, text)]);
+        assert_eq!(found.len(), 1, "{variable}={text}: {found:?}");
+        assert_eq!(found[0].variable, variable);
+        assert!(!found[0].wrong.is_empty() && !found[0].remedy.is_empty());
+    }
+}
+
+#[test]
+fn all_problems_are_listed_together() {
+    let found = problems(&[("INBOUND_PORT", "x"), ("LOG_FMT", "y"), ("KAFKA_SASL", "z"), ("HTTPS_CERTFILE", "c.pem")]);
+    let variables: Vec<_> = found.iter().map(|problem| problem.variable).collect();
+    assert_eq!(variables.len(), 4);
+    for variable in ["INBOUND_PORT", "LOG_FMT", "KAFKA_SASL", "HTTPS_CERTFILE"] {
+        assert!(variables.contains(&variable), "{variable} is missing in {variables:?}");
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let found = problems(&[("KAFKA_SASL", "plain:hunter2"), ("JWT_ALG", "RS256"), ("JWT_SECRET_KEY", "hunter2")]);
+    let shown = found.iter().map(ToString::to_string).collect::<String>();
+    assert_eq!(found.len(), 2);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!format!("{:?}", values(&[("NODE_COOKIE", "hunter2")])).contains("hunter2"));
+}
+
+#[test]
+fn checks_that_this_version_cannot_do_refuse_the_start() {
+    for variable in ["SUBSCRIPTION_CHECK", "SUBMISSION_CHECK"] {
+        for text in ["jwt_validation", "http://auth.example/check"] {
+            assert_eq!(problems(&[(variable, text)])[0].variable, variable);
+        }
+    }
+    assert!(valid(&[("SUBMISSION_CHECK", "NO_CHECK")]).warnings.is_empty());
+}
+
+#[test]
+fn tls_listeners_and_api_definitions_refuse_the_start() {
+    assert_eq!(problems(&[("HTTPS_CERTFILE", "cert.pem")])[0].variable, "HTTPS_CERTFILE");
+    assert_eq!(problems(&[("PROXY_CONFIG_FILE", "[]")])[0].variable, "PROXY_CONFIG_FILE");
+}
+
+#[test]
+fn parts_of_later_versions_give_one_warning_each() {
+    let config = valid(&[("NATS_SERVERS", "nats:4222"), ("NATS_SOURCE_TOPICS", "a"), ("KINESIS_ENABLED", "true")]);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("NATS_SERVERS, NATS_SOURCE_TOPICS"));
+}
+
+#[test]
+fn erlangs_variables_are_accepted_with_what_replaces_them() {
+    let config = valid(&[("KAFKATOFILTER_KAFKA_GROUP_ID", "kafka-to-filter"), ("DISCOVERY_TYPE", "dns")]);
+    assert_eq!(config.warnings.len(), 2);
+    assert!(config.warnings.iter().any(|warning| warning.contains("without a consumer group")));
+}
+
+#[test]
+fn sasl_keeps_colons_of_the_password() {
+    let config = valid(&[("KAFKA_BROKERS", "kafka:9092"), ("KAFKA_SASL", "scram-sha-512:user:pass:word")]);
+    let sasl = config.kafka.and_then(|kafka| kafka.sasl).expect("a login");
+    assert_eq!(
+        (sasl.mechanism, sasl.user.as_str(), sasl.password.as_str()),
+        (SaslMechanism::ScramSha512, "user", "pass:word")
+    );
+}
+
+#[test]
+fn lists_are_trimmed_and_topics_counted_once() {
+    let kafka = valid(&[("KAFKA_BROKERS", "a:1, [::1]:2 ,"), ("KAFKA_SOURCE_TOPICS", "x, y,x")]).kafka.expect("Kafka");
+    assert_eq!(kafka.brokers, ["a:1", "[::1]:2"]);
+    assert_eq!(kafka.source_topics, ["x", "y"]);
+}
+
+#[test]
+fn a_client_certificate_needs_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("client.pem");
+    std::fs::write(&path, "x").expect("a file");
+    let path = path.to_string_lossy().into_owned();
+    let found =
+        problems(&[("KAFKA_BROKERS", "kafka:9093"), ("KAFKA_SSL_ENABLED", "1"), ("KAFKA_SSL_CERTFILE", path.as_str())]);
+    assert_eq!(found[0].variable, "KAFKA_SSL_KEYFILE");
+    let found = problems(&[("KAFKA_BROKERS", "k:1"), ("KAFKA_SSL_ENABLED", "1"), ("KAFKA_SSL_CA_CERTFILE", "/no/ca")]);
+    assert_eq!(found[0].variable, "KAFKA_SSL_CA_CERTFILE");
+}
+
+#[test]
+fn extractors_may_be_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("extractors.json");
+    let json = r#"{"greeting":{"name":{"stable_field_index":1,"event":{"json_pointer":"/data/name"}}}}"#;
+    std::fs::write(&path, json).expect("a file");
+    for text in [json, &path.to_string_lossy()] {
+        let config = valid(&[("EXTRACTORS", text)]);
+        assert!(config.extractors.for_type("greeting").is_some(), "from {text}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The internal port: health, metrics and publishing without checks, on a tokio runtime of its own thread. Nothing on the
+//! path of an event goes through it.
+
+mod exposition;
+mod health;
+mod messages;
+mod metrics;
+mod router;
+mod server;
+
+pub use health::{Health, Ping};
+pub use metrics::MetricSources;
+pub use server::{Control, ControlParts};

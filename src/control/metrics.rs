@@ -1,0 +1,230 @@
+//! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tidegate_shards::clock;
+use tidegate_shards::metrics::{Cell, ShardMetrics};
+
+use super::exposition::{Kind, Page};
+use crate::egress::producer::ProducerMetrics;
+use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
+use crate::kafka::Reachability;
+
+/// Everything that is counted.
+#[derive(Clone, Debug)]
+pub struct MetricSources {
+    /// Ingress.
+    pub ingress: Arc<IngressMetrics>,
+    /// Each shard.
+    pub shards: Vec<Arc<ShardMetrics>>,
+    /// The producer and its topic, where there is Kafka.
+    pub producer: Option<(Arc<ProducerMetrics>, String)>,
+    /// Kafka, where there is one.
+    pub kafka: Option<Arc<Reachability>>,
+}
+
+impl MetricSources {
+    /// The page.
+    #[must_use]
+    pub(super) fn page(&self) -> String {
+        let mut page = Page::default();
+        self.write_ingress(&mut page);
+        self.write_producer(&mut page);
+        self.write_shards(&mut page);
+        self.write_kafka(&mut page);
+        page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
+        page.into_text()
+    }
+
+    fn write_ingress(&self, page: &mut Page) {
+        let ingress = &self.ingress;
+        let mut per_topic = |name: &str, help: &str, cell: fn(&SourceMetrics) -> &Cell| {
+            page.family(name, Kind::Counter, help);
+            for source in &ingress.sources {
+                page.sample(name, &[("source", source.source), ("topic", &source.topic)], cell(source).get());
+            }
+        };
+        per_topic("rig_consumed_events_total", "Messages consumed.", |source| &source.consumed);
+        per_topic("rig_consumed_events_failed_total", "Messages consumed that were no events.", |source| {
+            &source.failed
+        });
+
+        let name = "rig_consumed_event_processing_duration_milliseconds";
+        page.family(name, Kind::Histogram, "Time from taking a message to its hand-over to the shards.");
+        for source in &ingress.sources {
+            let labels = [("source", source.source), ("topic", source.topic.as_str())];
+            page.histogram(name, &labels, &source.processing_us, 1_000);
+        }
+        let name = "rig_consumed_events_forwarded_total";
+        page.family(
+            name,
+            Kind::Counter,
+            "Events handed to at least one shard, per type; rare types beyond 200 are \"other\".",
+        );
+        for (event_type, count) in ingress.forwarded.iter() {
+            page.sample(name, &[("type", event_type)], count);
+        }
+        for (name, help, cell) in [
+            ("tidegate_events_oversized_total", "Messages larger than MAX_EVENT_BYTES, skipped.", &ingress.oversized),
+            ("tidegate_events_tombstones_total", "Messages without value, skipped.", &ingress.tombstones),
+            (
+                "tidegate_events_duplicates_total",
+                "Messages offered again and not handed on again.",
+                &ingress.duplicates,
+            ),
+            ("tidegate_events_lost_total", "Messages that Kafka deleted before they were read.", &ingress.lost),
+            ("tidegate_back_pressure_total", "Times that a full shard made ingress wait.", &ingress.back_pressure),
+        ] {
+            page.single(name, Kind::Counter, help, cell.get());
+        }
+    }
+
+    fn write_producer(&self, page: &mut Page) {
+        let Some((metrics, topic)) = &self.producer else { return };
+        for (name, help, counter) in [
+            ("rig_produced_events_total", "Events acknowledged by Kafka.", &metrics.produced),
+            ("rig_produced_events_failed_total", "Events that Kafka refused or did not acknowledge.", &metrics.failed),
+        ] {
+            page.family(name, Kind::Counter, help);
+            page.sample(name, &[("target", "kafka"), ("topic", topic)], counter.load(Ordering::Relaxed));
+        }
+    }
+
+    fn write_shards(&self, page: &mut Page) {
+        let subscriptions: u64 = self.shards.iter().map(|shard| shard.subscriptions.get()).sum();
+        page.single("rig_subscriptions_total", Kind::Gauge, "Subscriptions in force.", subscriptions);
+
+        page.family("tidegate_connections", Kind::Gauge, "Open connections.");
+        for (index, shard) in self.numbered_shards() {
+            for (transport, cell) in [
+                ("ws", &shard.connections_ws),
+                ("sse", &shard.connections_sse),
+                ("longpolling", &shard.connections_longpolling),
+                ("http", &shard.connections_http),
+            ] {
+                page.sample("tidegate_connections", &[("shard", &index), ("transport", transport)], cell.get());
+            }
+        }
+        type Entry = (&'static str, Kind, &'static str, fn(&ShardMetrics) -> &Cell);
+        const CELLS: &[Entry] = &[
+            ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
+                &shard.connections_accepted
+            }),
+            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
+                &shard.connections_refused
+            }),
+            (
+                "tidegate_connections_slow_total",
+                Kind::Counter,
+                "Connections ended because their queue was full.",
+                |shard| &shard.connections_slow,
+            ),
+            ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
+            (
+                "tidegate_constraints_ignored_total",
+                Kind::Counter,
+                "Constraints on fields without extractor.",
+                |shard| &shard.constraints_ignored,
+            ),
+            (
+                "tidegate_requests_malformed_total",
+                Kind::Counter,
+                "Requests and frames that break a protocol or a limit.",
+                |shard| &shard.requests_malformed,
+            ),
+            ("tidegate_events_refused_total", Kind::Counter, "Published events that were no CloudEvents.", |shard| {
+                &shard.events_refused
+            }),
+            ("tidegate_events_received_total", Kind::Counter, "Events taken from the mailbox.", |shard| {
+                &shard.events_received
+            }),
+            ("tidegate_deliveries_total", Kind::Counter, "Copies of events handed to connections.", |shard| {
+                &shard.deliveries
+            }),
+            ("tidegate_sends_total", Kind::Counter, "System calls that sent data.", |shard| &shard.sends),
+            ("tidegate_sent_bytes_total", Kind::Counter, "Bytes sent on long-lived connections.", |shard| {
+                &shard.sent_bytes
+            }),
+            ("tidegate_queue_bytes", Kind::Gauge, "Bytes that wait in connections' queues.", |shard| {
+                &shard.queue_bytes
+            }),
+            ("tidegate_mailbox_depth", Kind::Gauge, "Events in the mailbox when it was last drained.", |shard| {
+                &shard.mailbox_depth
+            }),
+            ("tidegate_panics_total", Kind::Counter, "Panics caught in a connection's code.", |shard| &shard.panics),
+        ];
+        for (name, kind, help, cell) in CELLS {
+            page.family(name, *kind, help);
+            for (index, shard) in self.numbered_shards() {
+                page.sample(name, &[("shard", &index)], cell(shard).get());
+            }
+        }
+        page.family("tidegate_batch_events", Kind::Histogram, "Events per drain of the mailbox.");
+        for (index, shard) in self.numbered_shards() {
+            page.histogram("tidegate_batch_events", &[("shard", &index)], &shard.batch_events, 1);
+        }
+        page.family(
+            "tidegate_fan_out_milliseconds",
+            Kind::Histogram,
+            "Time from the source to the end of the batch's sends.",
+        );
+        for (index, shard) in self.numbered_shards() {
+            page.histogram("tidegate_fan_out_milliseconds", &[("shard", &index)], &shard.fan_out_us, 1_000);
+        }
+    }
+
+    fn write_kafka(&self, page: &mut Page) {
+        let Some(kafka) = &self.kafka else { return };
+        let out_of_reach_ms = kafka.out_of_reach_ms(clock::now_ms());
+        let connected = u8::from(out_of_reach_ms.is_none());
+        page.single("tidegate_kafka_connected", Kind::Gauge, "1 while Kafka answers.", connected);
+        let seconds = out_of_reach_ms.unwrap_or(0) / 1_000;
+        page.single("tidegate_kafka_out_of_reach_seconds", Kind::Gauge, "Time since Kafka last answered.", seconds);
+        page.single("tidegate_kafka_partitions", Kind::Gauge, "Partitions of the source topics.", kafka.partitions());
+        page.single(
+            "tidegate_kafka_partitions_without_leader",
+            Kind::Gauge,
+            "Those of them that no broker leads.",
+            kafka.partitions_without_leader(),
+        );
+    }
+
+    fn numbered_shards(&self) -> impl Iterator<Item = (String, &ShardMetrics)> {
+        self.shards.iter().enumerate().map(|(index, shard)| (index.to_string(), &**shard))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_rigs_names_with_their_labels_and_every_shard() {
+        let sources = MetricSources {
+            ingress: Arc::new(IngressMetrics::new("kafka", &["rig".to_owned()])),
+            shards: vec![Arc::default(), Arc::default()],
+            producer: Some((Arc::default(), "rig".to_owned())),
+            kafka: Some(Arc::new(Reachability::new(0))),
+        };
+        sources.shards[0].subscriptions.set(2);
+        sources.shards[1].subscriptions.set(3);
+        sources.ingress.sources[0].processing_us.record(1_500, 1);
+        let page = sources.page();
+        for line in [
+            "rig_consumed_events_total{source=\"kafka\",topic=\"rig\"} 0",
+            "rig_consumed_events_failed_total{source=\"kafka\",topic=\"rig\"} 0",
+            "# TYPE rig_consumed_events_forwarded_total counter",
+            "rig_consumed_event_processing_duration_milliseconds_bucket{source=\"kafka\",topic=\"rig\",le=\"2\"} 1",
+            "rig_consumed_event_processing_duration_milliseconds_sum{source=\"kafka\",topic=\"rig\"} 1.5",
+            "rig_produced_events_total{target=\"kafka\",topic=\"rig\"} 0",
+            "# TYPE rig_subscriptions_total gauge",
+            "rig_subscriptions_total 5",
+            "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
+            "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
+            "tidegate_kafka_connected 0",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
+        }
+    }
+}

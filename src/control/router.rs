@@ -1,0 +1,113 @@
+//! The calls of the internal port.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
+use tidegate_shards::event::EventLimits;
+use tidegate_shards::submit::{EventSink, SubmitError};
+
+use super::exposition::CONTENT_TYPE;
+use super::messages::{self, Refusal};
+use super::{Health, MetricSources};
+
+/// What the calls need.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) health: Health,
+    pub(super) metrics: Option<MetricSources>,
+    pub(super) sink: Arc<dyn EventSink>,
+    pub(super) limits: EventLimits,
+}
+
+/// Seconds after which a caller may try again.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+pub(super) fn router(api: Api) -> Router {
+    Router::new().fallback(dispatch).layer(DefaultBodyLimit::disable()).with_state(Arc::new(api))
+}
+
+/// Routes by hand: RIG ignores trailing slashes, answers a wrong method like an unknown path, and HEAD like GET.
+async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let path = normalize(request.uri());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (path.as_str(), request.method()) {
+        ("/health", _) if reads => health(&api).await,
+        ("/metrics", &Method::GET | &Method::HEAD | &Method::POST) => match &api.metrics {
+            Some(metrics) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.page()).into_response(),
+            None => not_found(),
+        },
+        ("/v3/messages" | "/v2/messages", &Method::POST) => publish(&api, request).await,
+        _ => not_found(),
+    }
+}
+
+/// The path without empty segments and without a slash at its end.
+fn normalize(uri: &Uri) -> String {
+    let segments = uri.path().split('/').filter(|segment| !segment.is_empty());
+    segments.fold(String::new(), |path, segment| path + "/" + segment)
+}
+
+async fn health(api: &Api) -> Response {
+    match api.health.check().await {
+        Ok(()) => "OK".into_response(),
+        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response(),
+    }
+}
+
+async fn publish(api: &Api, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match read_body(body, api.limits.max_body_bytes).await {
+        Ok(body) => body,
+        Err(status) => return bad_request(status),
+    };
+    let result = match messages::read(&head.headers, body, api.limits.max_body_bytes) {
+        Ok(publication) => messages::submit(&api.sink, publication.submissions).await.map(|()| publication.answer),
+        Err(refusal) => Err(refusal),
+    };
+    match result {
+        Ok(answer) => json(StatusCode::ACCEPTED, answer),
+        Err(Refusal::BadRequest(status)) => bad_request(status),
+        Err(Refusal::NotAnEvent(status, text)) => (status, text).into_response(),
+        Err(Refusal::NotTaken(error)) => not_taken(&error),
+    }
+}
+
+async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, StatusCode> {
+    let collected = Limited::new(body, max_bytes).collect().await;
+    collected.map(Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+    })
+}
+
+fn not_taken(error: &SubmitError) -> Response {
+    let mut response = match error {
+        SubmitError::Refused(_) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        SubmitError::Overloaded | SubmitError::Unreachable(_) | SubmitError::ShuttingDown => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        }
+    };
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+fn bad_request(status: StatusCode) -> Response {
+    json(status, r#"{"errors":{"detail":"Bad request"}}"#)
+}
+
+fn not_found() -> Response {
+    json(StatusCode::NOT_FOUND, r#"{"errors":{"detail":"Not found"}}"#)
+}
+
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests;

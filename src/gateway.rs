@@ -1,0 +1,308 @@
+//! Assembles the threads of a node, starts them, and stops them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tidegate_shards::bell::Bell;
+use tidegate_shards::clock;
+use tidegate_shards::event::EventLimits;
+use tidegate_shards::node::{Node, NodeLayout};
+use tidegate_shards::settings::ShardSettings;
+use tidegate_shards::submit::EventSink;
+use tidegate_shards::token::TokenKey;
+
+use crate::config::{Config, KafkaSettings};
+use crate::control::{Control, ControlParts, Health, MetricSources};
+use crate::cores::{self, format_list};
+use crate::egress::producer::KafkaSink;
+use crate::ingress::kafka::KafkaIngress;
+use crate::ingress::local::{self, LocalHub};
+use crate::ingress::metrics::IngressMetrics;
+use crate::ingress::{Outlet, Stop};
+use crate::kafka::Reachability;
+use crate::signals::StopSignals;
+use crate::{check, limits};
+
+/// Events that may wait for one shard; beyond, ingress waits.
+const MAILBOX_EVENTS: usize = 16_384;
+/// Bytes of one segment of events.
+const SEGMENT_BYTES: usize = 4 << 20;
+/// Depth of JSON in events.
+const MAX_JSON_DEPTH: usize = 128;
+
+/// The addresses a gateway listens on, with port 0 resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients.
+    pub inbound: Vec<SocketAddr>,
+    /// The internal port.
+    pub internal: SocketAddr,
+}
+
+/// A running gateway. Dropping it without [`Gateway::stop`] leaves its threads running.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Addresses,
+    cores: Vec<Option<usize>>,
+    node: Arc<Node>,
+    control: Control,
+    ingress: JoinHandle<()>,
+    stop: Stop,
+    producer: Option<Arc<KafkaSink>>,
+}
+
+/// The hub of a node before its threads start.
+enum Hub {
+    Kafka { settings: Box<KafkaSettings>, sink: Arc<KafkaSink>, reachability: Arc<Reachability> },
+    Local(Arc<LocalHub>),
+}
+
+impl Hub {
+    fn new(config: &Config, bell: &Bell, stop: &Stop) -> io::Result<Self> {
+        let Some(settings) = &config.kafka else {
+            return Ok(Self::Local(Arc::new(LocalHub::new(bell.clone(), stop.clone()))));
+        };
+        let sink = Arc::new(KafkaSink::start(settings)?);
+        let reachability = Arc::new(Reachability::new(clock::now_ms()));
+        Ok(Self::Kafka { settings: Box::new(settings.clone()), sink, reachability })
+    }
+
+    fn sink(&self) -> Arc<dyn EventSink> {
+        match self {
+            Self::Kafka { sink, .. } => Arc::clone(sink) as Arc<dyn EventSink>,
+            Self::Local(hub) => Arc::clone(hub) as Arc<dyn EventSink>,
+        }
+    }
+
+    fn producer(&self) -> Option<&Arc<KafkaSink>> {
+        match self {
+            Self::Kafka { sink, .. } => Some(sink),
+            Self::Local(_) => None,
+        }
+    }
+
+    fn reachability(&self) -> Option<&Arc<Reachability>> {
+        match self {
+            Self::Kafka { reachability, .. } => Some(reachability),
+            Self::Local(_) => None,
+        }
+    }
+
+    fn ingress_metrics(&self) -> IngressMetrics {
+        match self {
+            Self::Kafka { settings, .. } => IngressMetrics::new("kafka", &settings.source_topics),
+            Self::Local(_) => IngressMetrics::new("local", &["local".to_owned()]),
+        }
+    }
+
+    fn start_ingress(self, config: &Config, outlet: Outlet) -> io::Result<JoinHandle<()>> {
+        let extractors = Arc::clone(&config.extractors);
+        let builder = thread::Builder::new().name("ingress".to_owned());
+        match self {
+            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
+            Self::Kafka { settings, reachability, .. } => {
+                let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability)?;
+                builder.spawn(move || ingress.run())
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts a node and returns once all its ports listen. Kafka may be out of reach.
+    ///
+    /// # Errors
+    /// What stands in the way and what to do about it: a core that isn't there, a port that is taken, io_uring or locked
+    /// memory denied, a setting that librdkafka refuses.
+    pub fn start(config: &Config) -> io::Result<Self> {
+        limits::raise_open_files();
+        let allowed = cores::allowed()?;
+        let cores = cores::plan(config.shards, config.cpus.as_deref(), &allowed, cores::siblings)
+            .map_err(|error| io::Error::other(format!("CPUS: {error}")))?;
+        let bell = Bell::new()?;
+        let stop = Stop::new(bell.clone());
+        let hub = Hub::new(config, &bell, &stop)?;
+        let sink = hub.sink();
+        let producer = hub.producer().cloned();
+        let metrics = Arc::new(hub.ingress_metrics());
+
+        let layout = NodeLayout {
+            cores: cores.clone(),
+            mailbox_events: MAILBOX_EVENTS,
+            segment_bytes: SEGMENT_BYTES,
+            history_bytes: config.history_bytes,
+        };
+        let settings = Arc::new(shard_settings(config, cores.len()));
+        let (node, publisher) = Node::start(&layout, &settings, &sink, &bell).map_err(check::explain_start_failure)?;
+        let node = Arc::new(node);
+
+        let control = Control::start(ControlParts {
+            listen: SocketAddr::new(config.internal_host, config.internal_port),
+            health: health(config, &node, hub.reachability()),
+            metrics: config.metrics.then(|| MetricSources {
+                ingress: Arc::clone(&metrics),
+                shards: node.metrics().to_vec(),
+                producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
+                kafka: hub.reachability().cloned(),
+            }),
+            sink,
+            limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
+        });
+        let control = match control {
+            Ok(control) => control,
+            Err(error) => {
+                shut_down(node);
+                return Err(error);
+            }
+        };
+        let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
+        let ingress = match hub.start_ingress(config, outlet) {
+            Ok(ingress) => ingress,
+            Err(error) => {
+                control.stop();
+                shut_down(node);
+                return Err(error);
+            }
+        };
+        let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
+    pub fn stop(self) {
+        self.control.stop();
+        self.stop.request();
+        if self.ingress.join().is_err() {
+            tracing::error!("the ingress thread panicked");
+        }
+        shut_down(self.node);
+        if let Some(producer) = self.producer {
+            producer.stop();
+        }
+    }
+
+    /// One line for scripts: where to reach the gateway, now that it listens.
+    #[must_use]
+    pub fn ready_line(&self) -> String {
+        let inbound = self.addresses.inbound.first().map(ToString::to_string).unwrap_or_default();
+        format!("tidegate ready inbound={inbound} internal={}", self.addresses.internal)
+    }
+
+    /// The start-up summary.
+    #[must_use]
+    pub fn summary(&self, config: &Config) -> String {
+        let urls =
+            self.addresses.inbound.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(", ");
+        let pinned: Vec<_> = self.cores.iter().copied().flatten().collect();
+        let shards = match (self.cores.len(), pinned.as_slice()) {
+            (count, []) => format!("{count}, not pinned"),
+            (1, [core]) => format!("1 on core {core}"),
+            (count, pinned) => format!("{count} on cores {}", format_list(pinned)),
+        };
+        let hub = config.kafka.as_ref().map_or_else(
+            || "local to this process (KAFKA_BROKERS reads from Kafka)".to_owned(),
+            |kafka| format!("Kafka at {}, topics {}", kafka.brokers.join(","), kafka.source_topics.join(", ")),
+        );
+        format!(
+            "Tidegate {version}\n  clients   {urls} (event streams, WebSocket, long polling)\n  \
+             internal  http://{internal} (/health, /metrics, /v3/messages)\n  shards    {shards}\n  hub       {hub}",
+            version = env!("CARGO_PKG_VERSION"),
+            internal = self.addresses.internal,
+        )
+    }
+}
+
+fn shut_down(node: Arc<Node>) {
+    match Arc::into_inner(node) {
+        Some(node) => node.shutdown(),
+        None => tracing::error!("the shards are still in use and were not shut down"),
+    }
+}
+
+fn health(config: &Config, node: &Arc<Node>, reachability: Option<&Arc<Reachability>>) -> Health {
+    let (shards, node) = (node.metrics().len(), Arc::clone(node));
+    let seconds = config.kafka.as_ref().map_or(0, |kafka| kafka.unreachable_seconds);
+    Health {
+        ping: Arc::new(move |shard| node.ping(shard)),
+        shards,
+        kafka: reachability.map(|reachability| (Arc::clone(reachability), seconds)),
+    }
+}
+
+fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
+    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
+    let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
+    ShardSettings {
+        listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
+        cors: config.cors.as_str().into(),
+        extractors: Arc::clone(&config.extractors),
+        strict_constraints: config.strict_constraints,
+        max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
+        max_subscriptions: config.max_subscriptions,
+        max_queue_bytes: config.max_queue_bytes,
+        max_body_bytes: config.max_body_bytes,
+        max_message_bytes: config.max_message_bytes,
+        header_timeout_ms: config.header_timeout_ms,
+        heartbeat_ms: config.heartbeat_ms,
+        long_polling_wait_ms: config.long_polling_wait_ms,
+        long_polling_session_ms: config.long_polling_session_ms,
+        token_key,
+        node_id: uuid::Uuid::new_v4().as_u64_pair().0,
+        echo_endpoint: config.echo_endpoint,
+        spin_us: config.spin_us,
+    }
+}
+
+/// All IPv6 addresses, which takes in IPv4, becomes all IPv4 addresses on a machine without IPv6.
+fn listen_addresses(hosts: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    let has_ipv6 = || TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let usable = |host: &IpAddr| match host {
+        IpAddr::V6(address) if address.is_unspecified() && !has_ipv6() => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        host => *host,
+    };
+    hosts.iter().map(usable).map(|host| SocketAddr::new(host, port)).collect()
+}
+
+/// Serves until SIGTERM or SIGINT; prints the summary and the warnings.
+///
+/// # Errors
+/// See [`Gateway::start`].
+pub fn serve(config: &Config) -> io::Result<()> {
+    serve_beside(config, |_| Ok(()))
+}
+
+/// [`serve`] with a companion in the same process: it starts once the gateway listens, and is dropped before the gateway
+/// stops.
+///
+/// # Errors
+/// See [`Gateway::start`]; the companion's own.
+pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io::Result<C>) -> io::Result<()> {
+    let signals = StopSignals::register()?;
+    let gateway = Gateway::start(config)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    println!("{}", config.log_format.summary(&gateway.summary(config)));
+    println!("{}", gateway.ready_line());
+    let companion = match companion(gateway.addresses()) {
+        Ok(companion) => companion,
+        Err(error) => {
+            gateway.stop();
+            return Err(error);
+        }
+    };
+    signals.wait();
+    tracing::info!("stopping");
+    drop(companion);
+    gateway.stop();
+    Ok(())
+}

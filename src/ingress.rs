@@ -1,0 +1,17 @@
+//! The ingress thread: sources to events. It sleeps on one eventfd that shards, the local hub, the watcher of topics and
+//! librdkafka's queue all ring; takes a batch; drops at once what nobody on this node wants; decodes the rest once; and
+//! hands it to the publisher. A full shard is back-pressure: nothing more is taken from the source until it has room.
+
+mod discovery;
+pub mod kafka;
+mod limiter;
+pub mod local;
+mod message;
+pub mod metrics;
+mod native;
+mod outlet;
+mod progress;
+mod sleep;
+mod watch;
+
+pub use outlet::{Outlet, Stop};

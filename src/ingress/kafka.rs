@@ -1,0 +1,282 @@
+//! The source Kafka: every partition of the source topics, from ingress's own offsets.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use rdkafka::ClientConfig;
+use rdkafka::types::RDKafkaErrorCode;
+use tidegate_shards::clock;
+use tidegate_shards::event::{
+    BinaryTransport, Event, EventError, EventLimits, KafkaMode, decode_binary, decode_structured, peek_type,
+};
+use tidegate_shards::extractor::Extractors;
+use tidegate_shards::publisher::Position;
+
+use super::limiter::Limiter;
+use super::message::Envelope;
+use super::metrics::{IngressMetrics, TypeIndex};
+use super::native::{Batch, Consumer, Message};
+use super::outlet::{Outlet, Stopped};
+use super::progress::{Progress, Verdict};
+use super::watch::{Assignment, Request, Watch};
+use crate::config::KafkaSettings;
+use crate::kafka::{Reachability, client_config};
+
+/// Messages taken from librdkafka at once.
+const BATCH_MESSAGES: usize = 1_000;
+
+/// Why a message is not handed on.
+#[derive(Debug, thiserror::Error)]
+enum MessageError {
+    #[error("a tombstone (null value) is no event")]
+    Tombstone,
+    #[error("Avro can't be read by this version; send JSON")]
+    Avro,
+    #[error("batches are for HTTP; send one event per Kafka message")]
+    Batch,
+    #[error(transparent)]
+    Event(#[from] EventError),
+}
+
+/// The thread that reads Kafka's messages, and the one that watches topics for it.
+#[derive(Debug)]
+pub struct KafkaIngress {
+    consumer: Consumer,
+    state: State,
+    assignments: Receiver<Assignment>,
+    requests: Sender<Request>,
+    watcher: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    topics: Vec<String>,
+    outlet: Outlet,
+    metrics: Arc<IngressMetrics>,
+    extractors: Arc<Extractors>,
+    limits: EventLimits,
+    progress: Progress,
+    types: TypeIndex,
+    limiter: Limiter,
+}
+
+impl KafkaIngress {
+    /// Creates the clients and starts the watcher; reading begins with [`Self::run`]. Kafka may be out of reach.
+    ///
+    /// # Errors
+    /// librdkafka refuses a setting, such as an unreadable certificate; or a thread can't be started.
+    pub fn start(
+        settings: &KafkaSettings,
+        outlet: Outlet,
+        extractors: Arc<Extractors>,
+        limits: EventLimits,
+        reachability: Arc<Reachability>,
+    ) -> io::Result<Self> {
+        let config = consumer_config(settings);
+        let consumer = Consumer::new(&config, &settings.source_topics, outlet.bell()).map_err(io::Error::other)?;
+        let (assignments_to_us, assignments) = channel();
+        let (requests, requests_to_watcher) = channel();
+        let watch = Watch {
+            settings: settings.clone(),
+            reachability,
+            metrics: Arc::clone(outlet.metrics()),
+            assignments: assignments_to_us,
+            requests: requests_to_watcher,
+            bell: outlet.bell().clone(),
+        };
+        let watcher = thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || {
+            if let Err(error) = watch.run() {
+                tracing::error!(%error, "librdkafka refuses the settings");
+            }
+        })?;
+        let state = State {
+            progress: Progress::new(settings.source_topics.len()),
+            topics: settings.source_topics.clone(),
+            metrics: Arc::clone(outlet.metrics()),
+            outlet,
+            extractors,
+            limits,
+            types: TypeIndex::default(),
+            limiter: Limiter::new(clock::now_ms()),
+        };
+        Ok(Self { consumer, state, assignments, requests, watcher })
+    }
+
+    /// Reads until asked to stop.
+    pub fn run(mut self) {
+        let mut batch = Batch::with_capacity(BATCH_MESSAGES);
+        while !self.state.outlet.stop_requested() {
+            self.state.outlet.apply_interest();
+            while let Ok(assignment) = self.assignments.try_recv() {
+                self.apply(assignment);
+            }
+            self.consumer.consume(&mut batch);
+            if self.take_batch(&batch) == Err(Stopped) {
+                break;
+            }
+            self.state.outlet.flush();
+            if batch.is_empty() {
+                self.idle();
+            }
+        }
+        drop(batch);
+        drop(self.requests);
+        drop(self.consumer);
+        if self.watcher.join().is_err() {
+            tracing::error!("the watcher of topics panicked");
+        }
+    }
+
+    fn idle(&mut self) {
+        self.consumer.serve();
+        let mut late = None;
+        self.state.outlet.idle(|| {
+            late = self.assignments.try_recv().ok();
+            late.is_some()
+        });
+        if let Some(assignment) = late {
+            self.apply(assignment);
+        }
+    }
+
+    fn apply(&mut self, assignment: Assignment) {
+        match assignment {
+            Assignment::Start { topic, partition, offset } => {
+                self.state.progress.start(topic, partition, offset);
+                if let Err(error) = self.consumer.start(topic, partition, offset) {
+                    tracing::error!(topic = self.state.topics[topic], partition, offset, %error, "reading can't start");
+                }
+            }
+            Assignment::Stop { topic, partition } => {
+                self.consumer.stop(topic, partition);
+                self.state.progress.stop(topic, partition);
+            }
+        }
+    }
+
+    fn take_batch(&mut self, batch: &Batch) -> Result<(), Stopped> {
+        let received_us = clock::now_us();
+        for message in batch.iter() {
+            let Some(topic) = self.consumer.topic_index(&message) else { continue };
+            match message.error() {
+                None => self.state.take(topic, &message, received_us)?,
+                Some(error) => self.take_error(topic, message.partition(), error),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_error(&mut self, topic: usize, partition: u32, error: RDKafkaErrorCode) {
+        let name = &self.state.topics[topic];
+        match error {
+            RDKafkaErrorCode::AutoOffsetReset
+            | RDKafkaErrorCode::OffsetOutOfRange
+            | RDKafkaErrorCode::LogTruncation => {
+                let Some(next_offset) = self.state.progress.next_offset(topic, partition) else { return };
+                tracing::warn!(topic = name, partition, next_offset, "the broker doesn't have the next offset");
+                // The watcher only ends after this thread.
+                let _ = self.requests.send(Request::OutOfRange { topic, partition, next_offset });
+            }
+            RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                tracing::debug!(topic = name, partition, %error, "not there at the moment");
+            }
+            error => {
+                if let Some(held_back) = self.state.limiter.permit(clock::now_ms()) {
+                    tracing::warn!(topic = name, partition, %error, held_back, "Kafka reports an error");
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, topic: usize, message: &Message<'_>, received_us: u64) -> Result<(), Stopped> {
+        let (partition, offset) = (message.partition(), message.offset());
+        let metrics = &*self.metrics;
+        let slot = match self.progress.judge(topic, partition, offset) {
+            Verdict::New { slot } => slot,
+            Verdict::Duplicate | Verdict::Unassigned => {
+                metrics.duplicates.add(1);
+                return Ok(());
+            }
+        };
+        let source = &metrics.sources[topic];
+        source.consumed.add(1);
+        match self.wanted(message) {
+            Ok(None) => source.processing_us.record(0, 1),
+            Ok(Some(event)) => {
+                self.outlet.publish(&event, Position { partition: slot, offset }, received_us)?;
+                self.types.count(&metrics.forwarded, &event.event_type);
+                source.processing_us.record(clock::now_us().saturating_sub(received_us), 1);
+            }
+            Err(error) => {
+                source.failed.add(1);
+                match error {
+                    MessageError::Tombstone => metrics.tombstones.add(1),
+                    MessageError::Event(EventError::BodyTooLarge { .. }) => metrics.oversized.add(1),
+                    _ => {}
+                }
+                if let Some(held_back) = self.limiter.permit(clock::now_ms()) {
+                    let topic = &self.topics[topic];
+                    tracing::warn!(topic, partition, offset, %error, held_back, "skipped: not an event for clients");
+                }
+            }
+        }
+        self.progress.done(topic, partition, offset);
+        Ok(())
+    }
+
+    /// The decoded event, if anybody on this node wants it. What nobody wants is dropped by its type alone.
+    fn wanted<'m>(&self, message: &Message<'m>) -> Result<Option<Event<'m>>, MessageError> {
+        let body = message.payload().ok_or(MessageError::Tombstone)?;
+        let headers = message.headers();
+        let envelope = if headers.none() { Envelope::STRUCTURED } else { Envelope::read(headers.clone()) };
+        if envelope.is_avro() {
+            return Err(MessageError::Avro);
+        }
+        match envelope.mode {
+            KafkaMode::Structured => {
+                if peek_type(body).is_some_and(|event_type| !self.outlet.wants(&event_type)) {
+                    return Ok(None);
+                }
+                let event = decode_structured(body, &self.extractors, &self.limits)?;
+                Ok(self.outlet.wants(&event.event_type).then_some(event))
+            }
+            KafkaMode::Binary => {
+                if envelope.event_type.is_some_and(|event_type| !self.outlet.wants(event_type)) {
+                    return Ok(None);
+                }
+                let (transport, content_type) = (BinaryTransport::Kafka, envelope.content_type);
+                let event = decode_binary(transport, headers, content_type, body, &self.extractors, &self.limits)?;
+                Ok(self.outlet.wants(&event.event_type).then_some(event))
+            }
+            KafkaMode::Batch => Err(MessageError::Batch),
+        }
+    }
+}
+
+/// Low latency before all: answers come as soon as there is a message, and a full local queue is looked at again soon.
+fn consumer_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = client_config(settings);
+    config
+        .set("allow.auto.create.topics", "false")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false")
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "100")
+        .set("fetch.queue.backoff.ms", "2")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "52428800")
+        .set("receive.message.max.bytes", "104857600")
+        .set("queued.min.messages", "50000")
+        .set("queued.max.messages.kbytes", "65536")
+        .set("topic.metadata.refresh.interval.ms", "2000");
+    config
+}

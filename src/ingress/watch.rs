@@ -1,0 +1,181 @@
+//! The watcher of topics: a thread that asks Kafka every few seconds which partitions there are, finds out where to
+//! start each, and knows whether Kafka can be reached. It never gives up, and ingress never waits for it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use tidegate_shards::bell::Bell;
+use tidegate_shards::clock;
+
+use super::discovery::{Discovery, Listing, Resume, StartFrom};
+use super::metrics::IngressMetrics;
+use crate::config::KafkaSettings;
+use crate::kafka::{LogContext, Reachability, client_config};
+
+impl ConsumerContext for LogContext {}
+
+/// Between two looks at the topics, in milliseconds.
+const REFRESH_MS: u64 = 2_000;
+/// The same while Kafka is out of reach or a start isn't known yet.
+const RETRY_MS: u64 = 250;
+/// Time for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From the watcher to ingress. Topics are named by their index in the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Assignment {
+    /// Read this partition from this offset on.
+    Start { topic: usize, partition: u32, offset: u64 },
+    /// The partition is gone.
+    Stop { topic: usize, partition: u32 },
+}
+
+/// From ingress to the watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// The broker doesn't have the next offset of this partition.
+    OutOfRange { topic: usize, partition: u32, next_offset: u64 },
+}
+
+/// What the watcher works with.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) settings: KafkaSettings,
+    pub(super) reachability: Arc<Reachability>,
+    pub(super) metrics: Arc<IngressMetrics>,
+    pub(super) assignments: Sender<Assignment>,
+    pub(super) requests: Receiver<Request>,
+    pub(super) bell: Bell,
+}
+
+impl Watch {
+    /// Runs until ingress has gone.
+    ///
+    /// # Errors
+    /// librdkafka refuses a setting.
+    pub(super) fn run(self) -> KafkaResult<()> {
+        let mut config = client_config(&self.settings);
+        config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
+        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
+        let mut discovery = Discovery::new(self.settings.source_topics.len());
+        loop {
+            let complete = self.look(&client, &mut discovery);
+            // Serves librdkafka's log; without a group there is nothing to consume.
+            let _ = client.poll(Duration::ZERO);
+            let pause = Duration::from_millis(if complete { REFRESH_MS } else { RETRY_MS });
+            match self.requests.recv_timeout(pause) {
+                Ok(Request::OutOfRange { topic, partition, next_offset }) => {
+                    discovery.out_of_range(topic, partition, next_offset);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// One look at all topics; true if everything there is is being read.
+    fn look(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
+        let (mut partitions, mut without_leader) = (0, 0);
+        for (index, topic) in self.settings.source_topics.iter().enumerate() {
+            match list(client, topic) {
+                Ok((listing, leaderless)) => {
+                    self.note_success();
+                    if let Listing::Partitions(count) = listing {
+                        partitions += u64::from(count);
+                        without_leader += leaderless;
+                    }
+                    for partition in discovery.listed(index, listing) {
+                        tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
+                        self.assign(Assignment::Stop { topic: index, partition });
+                    }
+                }
+                Err(error) => {
+                    self.note_failure(&error);
+                    return false;
+                }
+            }
+        }
+        self.reachability.count_partitions(partitions, without_leader);
+        self.resolve(client, discovery)
+    }
+
+    fn resolve(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
+        let unresolved = discovery.unresolved();
+        let mut complete = true;
+        for (index, partition, start) in unresolved {
+            let topic = &self.settings.source_topics[index];
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            match client.fetch_watermarks(topic, number, ANSWER_TIMEOUT) {
+                Ok((low, high)) => {
+                    let watermark = |offset: i64| u64::try_from(offset).unwrap_or(0);
+                    let resume = Resume::decide(start, watermark(low), watermark(high));
+                    self.tell(topic, partition, start, resume);
+                    discovery.resolved(index, partition);
+                    self.assign(Assignment::Start { topic: index, partition, offset: resume.offset() });
+                }
+                Err(error) => {
+                    tracing::info!(topic, partition, %error, "the partition can't be read yet");
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+
+    fn tell(&self, topic: &str, partition: u32, start: StartFrom, resume: Resume) {
+        match resume {
+            Resume::At(offset) => tracing::info!(topic, partition, offset, ?start, "reading"),
+            Resume::AfterLoss { offset, lost } => {
+                self.metrics.lost.add(lost);
+                tracing::error!(topic, partition, offset, lost, "messages were deleted before they were read");
+            }
+            Resume::Shortened(offset) => tracing::error!(
+                topic,
+                partition,
+                offset,
+                ?start,
+                "the partition is shorter than what was read of it; going on at its new end"
+            ),
+        }
+    }
+
+    fn assign(&self, assignment: Assignment) {
+        if self.assignments.send(assignment).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    fn note_success(&self) {
+        if let Some(out_of_reach_ms) = self.reachability.answered(clock::now_ms()) {
+            tracing::info!(out_of_reach_ms, "Kafka is in reach");
+        }
+    }
+
+    fn note_failure(&self, error: &KafkaError) {
+        let text = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+        if self.reachability.failed(clock::now_ms(), &text) {
+            tracing::warn!(error = text, brokers = ?self.settings.brokers, "Kafka is out of reach; trying again for ever");
+        }
+    }
+}
+
+/// The topic's partitions, and how many of them have no leader at the moment.
+fn list(client: &BaseConsumer<LogContext>, topic: &str) -> KafkaResult<(Listing, u64)> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Ok((Listing::Missing, 0));
+    };
+    match found.error() {
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok((Listing::Missing, 0)),
+        Some(error) if found.partitions().is_empty() => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(error))),
+        _ => {
+            let count = found.partitions().iter().map(|partition| partition.id() + 1).max().unwrap_or(0);
+            let leaderless = found.partitions().iter().filter(|partition| partition.leader() < 0).count();
+            Ok((Listing::Partitions(u32::try_from(count).unwrap_or(0)), leaderless as u64))
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Tidegate: events from Kafka to every subscribed browser, phone and device.
+//!
+//! One event's way through this crate: [`ingress`] takes it from its source (Kafka, or the local hub) and hands it to the
+//! shards (crate `tidegate-shards`), which bring it to their clients. What clients publish leaves through [`egress`] or
+//! the local hub. [`control`] serves the internal port. [`gateway`] assembles the threads; [`config`] says how.
+//! Read in the order `config`, `gateway`, `ingress`, `egress`, `control`, `check`.
+
+pub mod check;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod cores;
+pub mod demo;
+pub mod egress;
+pub mod gateway;
+pub mod ingress;
+pub mod kafka;
+pub mod limits;
+pub mod logging;
+pub mod signals;
+pub mod tune;

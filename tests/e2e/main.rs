@@ -1,0 +1,23 @@
+//! End to end: the real binary, seen from outside, held against the contract. Each test is named
+//! after what a client would see and has a gateway process of its own.
+
+mod support;
+
+mod autobahn;
+mod bad_heads;
+mod bad_input;
+mod breaks_rig;
+mod browser;
+mod connections_longpolling;
+mod connections_sse;
+mod connections_ws;
+mod cors_and_preflight;
+mod events_http;
+mod hostile;
+mod internal_port;
+mod kafka;
+mod matching;
+mod paths_and_heads;
+mod settings;
+mod subscriptions;
+mod tune;

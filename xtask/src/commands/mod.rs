@@ -1,0 +1,7 @@
+//! One module per command.
+
+pub(crate) mod bench_report;
+pub(crate) mod kafka;
+pub(crate) mod licences;
+pub(crate) mod smoke;
+pub(crate) mod test;

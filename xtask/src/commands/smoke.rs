@@ -1,0 +1,19 @@
+//! `cargo xtask smoke`: does what is not a test still run?
+
+use std::process::ExitCode;
+
+use xtask::smoke;
+use xtask::steps::Steps;
+
+pub(crate) fn run() -> ExitCode {
+    let mut steps = Steps::default();
+    add(&mut steps);
+    println!("\n{}", steps.summary());
+    ExitCode::from(steps.exit_code())
+}
+
+pub(crate) fn add(steps: &mut Steps) {
+    steps.run("benchmarks, once each", smoke::benchmarks);
+    steps.run("load scenarios", smoke::load);
+    steps.run("the README's demo", smoke::demo);
+}

@@ -1,0 +1,97 @@
+//! Every scenario of the load generator against a gateway of its own, for a second or two: do both still do their work,
+//! and is nothing lost? Nothing is measured.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::process::Process;
+use crate::repository::{self, cargo};
+use crate::steps::{self, Outcome};
+
+/// Arguments of `tidegate-load`, one line per run.
+const RUNS: [&str; 8] = [
+    "broadcast --connections 50 --rate 50 --duration 2 --transport ws",
+    "broadcast --connections 50 --rate 50 --duration 2 --transport sse",
+    "broadcast --connections 20 --rate 50 --duration 2 --transport longpolling",
+    "unicast --connections 100 --rate 200 --duration 2",
+    "drop --messages 5000 --batch 50",
+    "idle --connections 500 --duration 1",
+    "churn --total 500 --concurrency 16",
+    "slow-clients --connections 20 --slow 2 --rate 100 --duration 2",
+];
+
+/// Settings of the gateway: ports of its own, the local hub, and what the scenarios' help texts ask for.
+const SETTINGS: [(&str, &str); 6] = [
+    ("INBOUND_HOST", "127.0.0.1"),
+    ("INBOUND_PORT", "0"),
+    ("API_HTTP_PORT", "0"),
+    ("SHARDS", "2"),
+    ("MAX_CONNECTIONS_PER_MINUTE", "1000000"),
+    ("EXTRACTORS", r#"{"load.unicast":{"key":{"stable_field_index":1,"event":{"json_pointer":"/data/key"}}}}"#),
+];
+
+/// Runs every scenario against a fresh gateway; stops at the first that fails.
+#[must_use]
+pub fn load() -> Outcome {
+    let build = ["build", "--release", "--locked", "--package", "tidegate", "--package", "tidegate-load", "--bins"];
+    match steps::command(&mut cargo(&build)) {
+        Outcome::Passed => {}
+        failure => return failure,
+    }
+    match binaries().and_then(|folder| run_all(&folder)) {
+        Ok(outcome) => outcome,
+        Err(reason) => Outcome::failed(reason),
+    }
+}
+
+fn binaries() -> Result<PathBuf, String> {
+    let metadata = super::metadata()?;
+    let target = metadata["target_directory"].as_str().ok_or("`cargo metadata` names no target directory")?;
+    Ok(Path::new(target).join("release"))
+}
+
+fn run_all(binaries: &Path) -> Result<Outcome, String> {
+    for run in RUNS {
+        let mut command = Command::new(binaries.join("tidegate"));
+        let gateway = Process::start(command.env_remove("KAFKA_BROKERS").envs(SETTINGS))
+            .map_err(|reason| format!("the gateway {reason}"))?;
+        let url = gateway.wait_for_line(url_in).map_err(|reason| format!("the gateway {reason}"))?;
+        let mut load = Command::new(binaries.join("tidegate-load"));
+        load.args(run.split(' ')).args(["--quiet", "--url", &url, "--server-pid", &gateway.id().to_string()]);
+        let outcome = steps::command(load.current_dir(repository::root()));
+        if outcome != Outcome::Passed {
+            return Ok(outcome);
+        }
+        gateway.stop().map_err(|reason| format!("the gateway {reason}"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The inbound address in the line with which the gateway says that it serves, as a URL on loopback.
+fn url_in(line: &str) -> Option<String> {
+    let addresses = line.strip_prefix("tidegate ready ")?;
+    let inbound = addresses.split_whitespace().find_map(|word| word.strip_prefix("inbound="))?;
+    let (_, port) = inbound.rsplit_once(':')?;
+    Some(format!("http://127.0.0.1:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_inbound_address_is_found_in_the_line_that_says_ready() {
+        let line = "tidegate ready inbound=127.0.0.1:40123 internal=127.0.0.1:40124";
+        assert_eq!(url_in(line).as_deref(), Some("http://127.0.0.1:40123"));
+        assert_eq!(url_in("tidegate 0.1.0 inbound=127.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn the_extractors_of_the_runs_are_json() {
+        let (_, text) = SETTINGS.into_iter().find(|(name, _)| *name == "EXTRACTORS").unwrap();
+        let extractors: Value = serde_json::from_str(text).unwrap();
+        assert!(extractors["load.unicast"]["key"].is_object());
+    }
+}
