@@ -3,6 +3,7 @@
 pub mod catalogue;
 mod features;
 mod hub;
+mod proxy;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -15,6 +16,7 @@ use tidegate_shards::extractor::Extractors;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
+pub use proxy::ProxyConfig;
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -67,7 +69,9 @@ pub struct Config {
     pub long_polling_wait_ms: u64,
     /// Milliseconds a long-polling session outlives its last call.
     pub long_polling_session_ms: u64,
-    /// Key for connection tokens; `None` takes a random one.
+    /// The API proxy.
+    pub proxy: ProxyConfig,
+    /// Key for connection tokens and correlation ids; `None` takes a random one.
     pub node_cookie: Option<String>,
     /// Log level.
     pub log_level: Level,
@@ -126,6 +130,7 @@ impl Config {
             heartbeat_ms: reader.number("HEARTBEAT_MS", 100..=MAX_TIMEOUT_MS),
             long_polling_wait_ms: reader.number("LONG_POLLING_WAIT_MS", 0..=MAX_TIMEOUT_MS),
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
+            proxy: proxy::proxy(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
             log_format: reader.word("LOG_FMT", Format::WORDS),

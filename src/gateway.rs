@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
-use tidegate_shards::settings::ShardSettings;
-use tidegate_shards::submit::EventSink;
+use tidegate_shards::settings::{ProxySettings, ShardSettings};
+use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
 use crate::config::{Config, KafkaSettings};
@@ -136,7 +137,8 @@ impl Gateway {
             history_bytes: config.history_bytes,
         };
         let settings = Arc::new(shard_settings(config, cores.len()));
-        let (node, publisher) = Node::start(&layout, &settings, &sink, &bell).map_err(check::explain_start_failure)?;
+        let sinks = Sinks { events: Arc::clone(&sink), requests: None, log: None };
+        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell).map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
 
         let control = Control::start(ControlParts {
@@ -240,6 +242,7 @@ fn health(config: &Config, node: &Arc<Node>, reachability: Option<&Arc<Reachabil
 
 fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
+    let node_id = uuid::Uuid::new_v4().as_u64_pair().0;
     let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
@@ -256,10 +259,38 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         long_polling_wait_ms: config.long_polling_wait_ms,
         long_polling_session_ms: config.long_polling_session_ms,
         token_key,
-        node_id: uuid::Uuid::new_v4().as_u64_pair().0,
+        node_id,
+        proxy: proxy_settings(config, shards as usize, node_id),
         echo_endpoint: config.echo_endpoint,
         spin_us: config.spin_us,
     }
+}
+
+fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings {
+    let proxy = &config.proxy;
+    let secret = config.node_cookie.as_deref().map_or_else(random_secret, |cookie| cookie.as_bytes().to_vec());
+    ProxySettings {
+        correlation_key: CorrelationKey::derive_from(&secret),
+        instance: node_id & !0xffff,
+        forwarded_by: proxy.forwarded_by.as_str().into(),
+        connect_timeout_ms: proxy.connect_timeout_ms,
+        first_byte_timeout_ms: proxy.first_byte_timeout_ms,
+        idle_timeout_ms: proxy.idle_timeout_ms,
+        keep_alive_ms: proxy.keep_alive_ms,
+        max_connections: proxy.max_connections.div_ceil(shards),
+        ca_pem: proxy.ca_pem.clone(),
+        http_async_timeout_ms: proxy.http_async_timeout_ms,
+        kafka_timeout_ms: proxy.kafka_timeout_ms,
+        max_pending: proxy.max_pending.div_ceil(shards),
+        max_kafka_body_bytes: config.max_body_bytes,
+        stored_bytes: proxy.stored_bytes / shards,
+        stored_ms: proxy.stored_ms,
+    }
+}
+
+fn random_secret() -> Vec<u8> {
+    let (first, second) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    [*first.as_bytes(), *second.as_bytes()].concat()
 }
 
 /// All IPv6 addresses, which takes in IPv4, becomes all IPv4 addresses on a machine without IPv6.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::Event;
-use tidegate_shards::extractor::Extractors;
 use tidegate_shards::mailbox::{Inbox, lanes};
 use tidegate_shards::metrics::ShardMetrics;
 use tidegate_shards::publisher::{InterestLane, Position, Publisher};
@@ -15,7 +14,6 @@ use tidegate_shards::settings::ShardSettings;
 use tidegate_shards::shard::Shard;
 use tidegate_shards::shard::connection::{Address, Output};
 use tidegate_shards::subscription::parse_list;
-use tidegate_shards::token::TokenKey;
 
 use crate::floor::sockets::Sockets;
 use crate::samples::EVENT_TYPE;
@@ -104,25 +102,7 @@ impl FanOut {
 }
 
 fn settings() -> ShardSettings {
-    ShardSettings {
-        listen: Vec::new(),
-        cors: "*".into(),
-        extractors: Arc::new(Extractors::default()),
-        strict_constraints: false,
-        max_connections_per_minute: u32::MAX,
-        max_subscriptions: 1_000,
-        max_queue_bytes: 64 << 20,
-        max_body_bytes: 1 << 20,
-        max_message_bytes: 1 << 20,
-        header_timeout_ms: 10_000,
-        heartbeat_ms: 15_000,
-        long_polling_wait_ms: 5_000,
-        long_polling_session_ms: 3_600_000,
-        token_key: TokenKey::random(),
-        node_id: 1,
-        echo_endpoint: false,
-        spin_us: 0,
-    }
+    ShardSettings { max_connections_per_minute: u32::MAX, max_queue_bytes: 64 << 20, ..ShardSettings::default() }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 //!    [`query`], [`cookie`]), speaks [`ws`] and [`sse`], and serves the rest through hyper.
 //!
 //! Subscriptions come in through [`subscription`] (and [`claims`]), connections are named by [`token`], time passes through
-//! [`wheel`] and [`rate`], long polling keeps its events in [`longpoll`]. [`node`] starts all shards. Events published over HTTP
-//! leave through [`publication`] and [`submit`].
+//! the wheel of `tidegate_reactive` and [`rate`], long polling keeps its events in [`longpoll`]. [`node`] starts all shards. Events published over HTTP
+//! leave through [`publication`] and [`submit`]. Every other request is the API proxy's: [`proxy`] decides, `runtime` carries.
 //!
 //! Everything but `runtime` is a state machine without event loop: bytes and time are passed in.
 
@@ -31,6 +31,7 @@ mod members;
 pub mod metrics;
 pub mod node;
 pub mod pointer;
+pub mod proxy;
 pub mod publication;
 pub mod publisher;
 pub mod query;
@@ -47,5 +48,4 @@ pub mod subscription;
 pub mod token;
 pub mod trace;
 pub mod value;
-pub mod wheel;
 pub mod ws;

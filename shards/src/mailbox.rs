@@ -8,7 +8,10 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use futures_channel::oneshot;
+use tidegate_reactive::correlation::CorrelationId;
 
+use crate::proxy::outbound::CorrelatedAnswer;
+use crate::proxy::table::ApiTable;
 use crate::record::Range;
 use crate::segment::Segment;
 use crate::subscription::Subscription;
@@ -54,6 +57,22 @@ pub enum Control {
         /// Resolves with the answer, at once or when an event comes or the wait is over; dropped
         /// when the session is gone.
         reply: oneshot::Sender<PollAnswer>,
+    },
+    /// Put these endpoints in force; requests at hand finish under the old ones.
+    SetApis {
+        /// The new table.
+        table: Arc<ApiTable>,
+        /// Resolves once they are in force.
+        reply: oneshot::Sender<()>,
+    },
+    /// An answer to a request of the API proxy that waits on this shard.
+    Answer {
+        /// Names the request; already proven to be signed by this node and to mean this shard.
+        id: CorrelationId,
+        /// The answer.
+        answer: CorrelatedAnswer,
+        /// Resolves with whether somebody was waiting for it.
+        reply: Option<oneshot::Sender<bool>>,
     },
     /// Close everything and end.
     Shutdown,

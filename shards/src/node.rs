@@ -8,14 +8,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use tidegate_reactive::correlation::CorrelationId;
 
 use crate::bell::Bell;
-use crate::mailbox::{Control, ControlLane, lanes};
+use crate::mailbox::{Control, ControlFull, ControlLane, lanes};
 use crate::metrics::ShardMetrics;
+use crate::proxy::outbound::CorrelatedAnswer;
+use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
 use crate::runtime::{self, ShardThread};
 use crate::settings::ShardSettings;
-use crate::submit::EventSink;
+use crate::submit::Sinks;
 
 /// How the shards are laid out.
 #[derive(Clone, Debug)]
@@ -52,7 +55,7 @@ impl Node {
     pub fn start(
         layout: &NodeLayout,
         settings: &Arc<ShardSettings>,
-        sink: &Arc<dyn EventSink>,
+        sinks: &Sinks,
         ingress_bell: &Bell,
     ) -> io::Result<(Self, Publisher)> {
         let interest = InterestLane::default();
@@ -80,7 +83,7 @@ impl Node {
                 lanes: Arc::clone(&node.lanes),
                 interest: Arc::clone(&interest),
                 ingress_bell: ingress_bell.clone(),
-                sink: Arc::clone(sink),
+                sinks: sinks.clone(),
                 addresses: node.listening.clone(),
             });
             let listening = started.and_then(|(thread, listening)| {
@@ -124,6 +127,24 @@ impl Node {
         answer
     }
 
+    /// Puts endpoints in force on every shard; the receivers resolve as the shards have them.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when a shard is far behind; some shards may have the new table then.
+    pub fn set_apis(&self, table: &Arc<ApiTable>) -> Result<Vec<oneshot::Receiver<()>>, ControlFull> {
+        let set = |lane: &ControlLane| {
+            let (reply, done) = oneshot::channel();
+            lane.send(Control::SetApis { table: Arc::clone(table), reply }).map(|()| done)
+        };
+        self.lanes.iter().map(set).collect()
+    }
+
+    /// Who brings correlated answers to the shards.
+    #[must_use]
+    pub fn answers(&self) -> Answers {
+        Answers { lanes: Arc::clone(&self.lanes) }
+    }
+
     /// Closes all connections and listeners and waits for the threads to end.
     pub fn shutdown(self) {
         for lane in self.lanes.iter() {
@@ -142,6 +163,28 @@ impl Node {
                 tracing::error!("the clock's thread had panicked");
             }
         }
+    }
+}
+
+/// Brings correlated answers to the shards that wait for them; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    lanes: Arc<[ControlLane]>,
+}
+
+impl Answers {
+    /// Hands an answer to shard `index`. With `reply`, it resolves with whether somebody was waiting.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when there is no such shard, or it is far behind.
+    pub fn send(
+        &self,
+        index: usize,
+        id: CorrelationId,
+        answer: CorrelatedAnswer,
+        reply: Option<oneshot::Sender<bool>>,
+    ) -> Result<(), ControlFull> {
+        self.lanes.get(index).ok_or(ControlFull)?.send(Control::Answer { id, answer, reply })
     }
 }
 

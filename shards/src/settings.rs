@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tidegate_reactive::correlation::CorrelationKey;
+
 use crate::extractor::Extractors;
 use crate::token::TokenKey;
 
@@ -44,4 +46,91 @@ pub struct ShardSettings {
     pub echo_endpoint: bool,
     /// Spin for this long before a shard sleeps, in microseconds; 0 never spins (`--spin`).
     pub spin_us: u64,
+    /// Settings of the API proxy.
+    pub proxy: ProxySettings,
+}
+
+/// What the API proxy of every shard is told at start.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Key of correlation ids (`NODE_COOKIE`, or random per start).
+    pub correlation_key: CorrelationKey,
+    /// Identity of this node inside correlation ids: a shard's instance is this plus its number; the low 16 bits are zero.
+    pub instance: u64,
+    /// `by` of the `forwarded` header: this node's address as backends see it (`HOST`).
+    pub forwarded_by: Box<str>,
+    /// Time to connect to a backend, TLS included, in milliseconds (`PROXY_CONNECT_TIMEOUT`).
+    pub connect_timeout_ms: u64,
+    /// Time for a backend to begin its answer, in milliseconds (`PROXY_RECV_TIMEOUT`).
+    pub first_byte_timeout_ms: u64,
+    /// Time between two pieces of a body, either way, in milliseconds (`PROXY_IDLE_TIMEOUT`).
+    pub idle_timeout_ms: u64,
+    /// Life of an unused connection to a backend, in milliseconds (`PROXY_KEEP_ALIVE`).
+    pub keep_alive_ms: u64,
+    /// Connections to one backend per shard (`PROXY_MAX_CONNECTIONS`, shared out); beyond, requests wait for one.
+    pub max_connections: usize,
+    /// Certificate authority for https backends beside the system's, PEM (`PROXY_CA_CERTFILE`).
+    pub ca_pem: Option<Arc<[u8]>>,
+    /// Time for an answer over `/v3/responses`, in milliseconds.
+    pub http_async_timeout_ms: u64,
+    /// Time for an answer over Kafka, in milliseconds.
+    pub kafka_timeout_ms: u64,
+    /// Requests of this shard that may wait for correlated answers (`PROXY_MAX_PENDING`, shared out); beyond, 503.
+    pub max_pending: usize,
+    /// Largest body of a request to Kafka, in bytes (`MAX_BODY_BYTES`).
+    pub max_kafka_body_bytes: usize,
+    /// Memory for stored answers (`idempotency-key`, `prefer: respond-async`) per shard, in bytes (`PROXY_STORED_BYTES`,
+    /// shared out).
+    pub stored_bytes: usize,
+    /// Life of a stored answer, in milliseconds (`PROXY_STORED_SECONDS`).
+    pub stored_ms: u64,
+}
+
+impl Default for ShardSettings {
+    /// The defaults of the command line, with a random key and no address to listen on.
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            cors: "*".into(),
+            extractors: Arc::default(),
+            strict_constraints: false,
+            max_connections_per_minute: 5_000,
+            max_subscriptions: 1_000,
+            max_queue_bytes: 2 << 20,
+            max_body_bytes: 1 << 20,
+            max_message_bytes: 64 << 10,
+            header_timeout_ms: 10_000,
+            heartbeat_ms: 15_000,
+            long_polling_wait_ms: 5_000,
+            long_polling_session_ms: 3_600_000,
+            token_key: TokenKey::random(),
+            node_id: 1,
+            echo_endpoint: false,
+            spin_us: 0,
+            proxy: ProxySettings::default(),
+        }
+    }
+}
+
+impl Default for ProxySettings {
+    /// The defaults of the command line on one shard, with a key that everybody knows: for tests and benchmarks.
+    fn default() -> Self {
+        Self {
+            correlation_key: CorrelationKey::derive_from(b"not a secret"),
+            instance: 1 << 16,
+            forwarded_by: "127.0.0.1".into(),
+            connect_timeout_ms: 5_000,
+            first_byte_timeout_ms: 5_000,
+            idle_timeout_ms: 60_000,
+            keep_alive_ms: 30_000,
+            max_connections: 1_024,
+            ca_pem: None,
+            http_async_timeout_ms: 5_000,
+            kafka_timeout_ms: 5_000,
+            max_pending: 100_000,
+            max_kafka_body_bytes: 1 << 20,
+            stored_bytes: 64 << 20,
+            stored_ms: 300_000,
+        }
+    }
 }

@@ -1,8 +1,13 @@
 //! How a published event leaves a shard or the internal port: a submission goes to the node's
 //! sink, which answers once the event is safe.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_channel::oneshot;
+
+use crate::proxy::outbound::{RequestLog, RequestSink};
 
 /// One validated event on its way into the hub.
 #[derive(Debug)]
@@ -39,4 +44,25 @@ pub type SubmitAnswer = oneshot::Receiver<Result<(), SubmitError>>;
 pub trait EventSink: Send + Sync + 'static {
     /// Hands over the events of one call, in order.
     fn submit(&self, events: Vec<Submission>) -> SubmitAnswer;
+}
+
+/// Where everything goes that leaves a shard for the rest of the process.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Published events.
+    pub events: Arc<dyn EventSink>,
+    /// Messages of the API proxy; `None` without Kafka.
+    pub requests: Option<Arc<dyn RequestSink>>,
+    /// The request log, where there is one.
+    pub log: Option<Arc<dyn RequestLog>>,
+}
+
+impl fmt::Debug for Sinks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Sinks")
+            .field("requests", &self.requests.is_some())
+            .field("log", &self.log.is_some())
+            .finish_non_exhaustive()
+    }
 }

@@ -15,22 +15,10 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD", "AUTO_SUBSCRIPTIONS"],
     ),
     (
-        "the API proxy",
-        &[
-            "HOST",
-            "PROXY_RECV_TIMEOUT",
-            "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT",
-            "PROXY_KAFKA_RESPONSE_TIMEOUT",
-            "PROXY_KINESIS_RESPONSE_TIMEOUT",
-            "PROXY_NATS_RESPONSE_TIMEOUT",
-            "PROXY_KAFKA_RESPONSE_TOPICS",
-            "PROXY_KINESIS_REQUEST_REGION",
-            "REQUEST_LOG",
-            "KAFKA_LOG_TOPIC",
-            "KAFKA_LOG_SCHEMA",
-        ],
+        "answers over Kinesis and NATS",
+        &["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT", "PROXY_KINESIS_REQUEST_REGION"],
     ),
-    ("Avro", &["KAFKA_SERIALIZER", "KAFKA_SCHEMA_REGISTRY_HOST"]),
+    ("Avro", &["KAFKA_SERIALIZER", "KAFKA_SCHEMA_REGISTRY_HOST", "KAFKA_LOG_SCHEMA"]),
     ("NATS", &["NATS_SERVERS", "NATS_SOURCE_TOPICS", "NATSTOFILTER_QUEUE_GROUP"]),
     (
         "Kinesis",
@@ -91,14 +79,12 @@ fn refuse_unsafe(reader: &mut Reader<'_>) {
             "Unset it and keep untrusted clients away from this port, or wait for that version",
         );
     }
-    for (variable, what) in [("HTTPS_CERTFILE", "serve TLS"), ("PROXY_CONFIG_FILE", "forward API calls")] {
-        if reader.values().is_set(variable) {
-            reader.problem(
-                variable,
-                format!("this version can't {what} yet, that comes with {LATER_VERSION}"),
-                "Unset it, or wait for that version",
-            );
-        }
+    if reader.values().is_set("HTTPS_CERTFILE") {
+        reader.problem(
+            "HTTPS_CERTFILE",
+            format!("this version can't serve TLS yet, that comes with {LATER_VERSION}"),
+            "Unset it, or wait for that version",
+        );
     }
 }
 
@@ -106,13 +92,7 @@ fn validate(reader: &mut Reader<'_>) {
     for variable in ["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "JAEGER_PORT"] {
         reader.port(variable);
     }
-    for variable in [
-        "PROXY_RECV_TIMEOUT",
-        "PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT",
-        "PROXY_KAFKA_RESPONSE_TIMEOUT",
-        "PROXY_KINESIS_RESPONSE_TIMEOUT",
-        "PROXY_NATS_RESPONSE_TIMEOUT",
-    ] {
+    for variable in ["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT"] {
         reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
     }
     reader.switch("KINESIS_ENABLED");
@@ -127,11 +107,6 @@ fn validate(reader: &mut Reader<'_>) {
     }
     reader.word("AUTO_SUBSCRIPTIONS", &[("unite", ()), ("restrict", ())]);
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
-    for sink in reader.list("REQUEST_LOG") {
-        if !matches!(sink.as_str(), "console" | "kafka") {
-            reader.problem("REQUEST_LOG", format!("unknown sink {sink:?}"), "Use console, kafka or both");
-        }
-    }
     if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");
     }

@@ -139,7 +139,7 @@ fn topics(reader: &mut Reader<'_>) -> Vec<String> {
     topics
 }
 
-fn is_topic(text: &str) -> bool {
+pub(super) fn is_topic(text: &str) -> bool {
     (1..=249).contains(&text.len())
         && text != "."
         && text != ".."

@@ -1,6 +1,5 @@
 //! Events from and to a real Kafka.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
@@ -282,8 +281,7 @@ fn an_event_over_the_limit_of_events_is_skipped_and_the_next_one_comes() {
 
 #[test]
 fn a_broker_that_is_away_at_the_start_is_waited_for_and_health_says_so() {
-    // Kafka takes two neighbouring ports; between this look and its start another process could take one, then the test says so.
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound").port();
+    let port = xtask::kafka::free_ports(2).expect("ports are free");
     let (brokers, topic) = (format!("127.0.0.1:{port}"), topic_name("late"));
     let gateway = gateway_on(&brokers, &topic, &[("KAFKA_UNREACHABLE_SECONDS", "1")]);
     let unhealthy = wait_for("health to say that Kafka is away", || {

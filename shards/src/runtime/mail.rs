@@ -73,6 +73,16 @@ fn control(world: &SharedWorld, message: Control) {
             let address = Address { slot, generation };
             world.shard.borrow_mut().poll(address, last_event_id, reply, clock::now_ms());
         }
+        Control::SetApis { table, reply } => {
+            *world.proxy.apis.borrow_mut() = table;
+            let _nobody_waits_any_more = reply.send(());
+        }
+        Control::Answer { id, answer, reply } => {
+            let waited = world.proxy.settle(id, answer);
+            if let Some(reply) = reply {
+                let _nobody_waits_any_more = reply.send(waited);
+            }
+        }
         Control::Shutdown => world.stopping.set(true),
     }
 }
@@ -81,7 +91,9 @@ fn control(world: &SharedWorld, message: Control) {
 pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
     poll_fn(|cx| {
         ticker.get_or_init(|| cx.waker().clone());
-        world.shard.borrow_mut().tick(clock::now_ms());
+        let now_ms = clock::now_ms();
+        world.shard.borrow_mut().tick(now_ms);
+        world.proxy.tick(now_ms);
         if world.stopping.get() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

@@ -10,6 +10,7 @@ mod http;
 mod mail;
 mod open;
 mod polling;
+mod proxy;
 mod publish;
 mod service;
 mod start;
@@ -29,7 +30,7 @@ use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
 use crate::shard::connection::Address;
-use crate::submit::EventSink;
+use crate::submit::Sinks;
 
 /// Bytes of the buffer that all connections of a shard read into.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -43,7 +44,8 @@ struct World {
     read_buffer: RefCell<Box<[u8]>>,
     /// The control lanes of all shards, this one included.
     lanes: Arc<[ControlLane]>,
-    sink: Arc<dyn EventSink>,
+    sinks: Sinks,
+    proxy: proxy::Proxy,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,

@@ -21,7 +21,7 @@ pub(super) async fn answer(world: &SharedWorld, headers: &HeaderMap, body: Bytes
         }
     };
     let Publication { submissions, answer } = publication;
-    match world.sink.submit(submissions).await {
+    match world.sinks.events.submit(submissions).await {
         Ok(Ok(())) => {
             let mut accepted = text(StatusCode::ACCEPTED, answer);
             let json = HeaderValue::from_static("application/json; charset=utf-8");

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::body::{Body, EventBody};
 use super::http::{Handoff, Phase, Progress};
-use super::{SharedWorld, open, polling, publish, tokens};
+use super::{SharedWorld, open, polling, proxy, publish, tokens};
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
 use crate::mailbox::{Control, SetOutcome};
@@ -118,7 +118,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             answer.headers_mut().insert(header::CONTENT_TYPE, plain);
             uncached(answer)
         }
-        _ => uncached(text(StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#)),
+        _ => proxy::answer(world, caller, parts, body).await,
     }
 }
 

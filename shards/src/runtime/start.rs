@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
+use super::proxy::Proxy;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
 use crate::bell::Bell;
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
-use crate::submit::EventSink;
+use crate::submit::Sinks;
 
 /// Memory that io_uring registers for file I/O, which a shard doesn't do; glommio's minimum.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
@@ -40,7 +41,7 @@ pub(crate) struct ShardThread {
     pub(crate) lanes: Arc<[ControlLane]>,
     pub(crate) interest: InterestLane,
     pub(crate) ingress_bell: Bell,
-    pub(crate) sink: Arc<dyn EventSink>,
+    pub(crate) sinks: Sinks,
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
@@ -87,16 +88,18 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             }
         };
         let addresses = accept::addresses(&listeners);
-        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sink, .. } = shard;
+        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, .. } = shard;
         let now_ms = clock::now_ms();
         let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        let proxy = Proxy::new(number, &settings, now_ms);
         let world = Rc::new(World {
             number,
             settings,
             shard: RefCell::new(state),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             lanes,
-            sink,
+            sinks,
+            proxy,
             stopping: Cell::new(false),
             tasks: Cell::new(0),
         });

@@ -16,6 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidegate_reactive::wheel::TimerWheel;
 
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
@@ -29,7 +30,6 @@ use crate::queue::{Frame, Queue, SegmentHold};
 use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
 use crate::sse;
-use crate::wheel::TimerWheel;
 use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 

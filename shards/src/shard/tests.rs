@@ -13,34 +13,14 @@ use super::session::LongPolling;
 use super::{LAST_CHUNK, Shard};
 use crate::bell::Bell;
 use crate::event::Event;
-use crate::extractor::Extractors;
 use crate::mailbox::{Inbox, PollAnswer, SetOutcome, lanes};
 use crate::metrics::ShardMetrics;
 use crate::publisher::{InterestLane, Position, Publisher};
 use crate::settings::ShardSettings;
 use crate::subscription::parse_list;
-use crate::token::TokenKey;
 
 fn settings() -> ShardSettings {
-    ShardSettings {
-        listen: Vec::new(),
-        cors: "*".into(),
-        extractors: Arc::new(Extractors::default()),
-        strict_constraints: false,
-        max_connections_per_minute: 1_000,
-        max_subscriptions: 1_000,
-        max_queue_bytes: 4 << 20,
-        max_body_bytes: 1 << 20,
-        max_message_bytes: 1 << 20,
-        header_timeout_ms: 10_000,
-        heartbeat_ms: 15_000,
-        long_polling_wait_ms: 5_000,
-        long_polling_session_ms: 3_600_000,
-        token_key: TokenKey::random(),
-        node_id: 1,
-        echo_endpoint: false,
-        spin_us: 0,
-    }
+    ShardSettings { max_connections_per_minute: 1_000, max_queue_bytes: 4 << 20, ..ShardSettings::default() }
 }
 
 /// A shard and the ingress that feeds it.

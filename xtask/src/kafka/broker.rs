@@ -139,7 +139,7 @@ impl Kafka {
     fn start_once(jars: &Jars, options: &Options, guarded: bool) -> Result<Self, Error> {
         let port = match options.port {
             Some(port) => port,
-            None => ports::free_block(Properties::ports(&options.listeners))?,
+            None => ports::free_ports(Properties::ports(&options.listeners))?,
         };
         let folder = tempfile::Builder::new()
             .prefix("tidegate-kafka-")

@@ -25,4 +25,5 @@ pub use detached::{Detached, start_detached, stop_detached};
 pub use error::{Error, Unavailable};
 pub(crate) use jars::find_java;
 pub use jars::{Jars, VERSION, ensure_jars};
+pub use ports::free_ports;
 pub use properties::Listener;

@@ -11,8 +11,12 @@ const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
 
 /// `count` neighbouring free ports on 127.0.0.1; the first is returned. The search starts at a different place in every
-/// process and at every call, so that tests that start at the same time rarely meet.
-pub(super) fn free_block(count: u16) -> Result<u16, Error> {
+/// process and at every call, so that tests that start at the same time rarely meet. For a broker that is to start later:
+/// one plain listener takes two.
+///
+/// # Errors
+/// [`Error::NoPort`] where none is left.
+pub fn free_ports(count: u16) -> Result<u16, Error> {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.subsec_nanos());
     let seed = process::id().wrapping_mul(2_654_435_761).wrapping_add(nanoseconds);
     let start = u16::try_from(seed % u32::from(COUNT)).unwrap_or(0);
@@ -32,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_not_offered() {
-        let first = free_block(1).unwrap();
+        let first = free_ports(1).unwrap();
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).unwrap();
         assert!(!is_free(first));
     }

@@ -1,4 +1,4 @@
-//! A hashed timer wheel: one per shard, for heartbeats, time-outs and ends of sessions (Varghese and Lauck, 1987, scheme 6).
+//! A hashed timer wheel for deadlines: answers, heartbeats, ends of sessions (Varghese and Lauck, 1987, scheme 6).
 //!
 //! Time is passed in, in milliseconds of any monotonic clock. Nothing is cancelled: a key carries a generation, and its
 //! owner ignores a key that is out of date.
