@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -85,12 +86,13 @@ pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes
     let Registered { world, address, .. } = &registered;
     let (world, address) = (Rc::clone(world), *address);
     let multiplexed = read.starts_with(HTTP2_PREFACE);
+    let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
     let io = Io { stream, read, progress: progress.clone() };
     if multiplexed {
         progress.enter(Phase::Waiting);
-        serve_http2(&world, address, io, progress).await;
-    } else if let Some((stream, opening, rest)) = serve_http1(&world, address, io, progress).await {
+        serve_http2(&world, address, io, progress, peer).await;
+    } else if let Some((stream, opening, rest)) = serve_http1(&world, address, io, progress, peer).await {
         continue_as_stream(registered, stream, opening, rest).await;
     }
 }
@@ -100,12 +102,13 @@ async fn serve_http1(
     address: Address,
     io: Io,
     progress: Progress,
+    peer: Option<IpAddr>,
 ) -> Option<(TcpStream, Opening, Bytes)> {
     let handoff = Handoff::default();
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)) };
+            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer };
             Box::pin(service::answer(Rc::clone(&world), caller, request))
         })
     };
@@ -167,11 +170,11 @@ async fn continue_as_stream(registered: Registered, mut stream: TcpStream, openi
     }
 }
 
-async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress) {
+async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress, peer: Option<IpAddr>) {
     let service = {
         let world = Rc::clone(world);
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: None };
+            let caller = Caller { progress: progress.clone(), handoff: None, peer };
             service::answer(Rc::clone(&world), caller, request)
         })
     };

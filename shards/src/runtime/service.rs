@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) struct Caller {
     pub(super) progress: Progress,
     /// Where a stream on HTTP/1.1 goes; `None` on HTTP/2.
     pub(super) handoff: Option<Handoff>,
+    /// The client's address, where the socket still tells it.
+    pub(super) peer: Option<IpAddr>,
 }
 
 pub(super) type Answer = Response<Body>;

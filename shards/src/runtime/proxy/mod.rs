@@ -1,18 +1,23 @@
 //! The API proxy of one shard: requests that are for none of Tidegate's own calls.
 
+mod http;
+mod kafka;
+
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ::http::StatusCode;
+use ::http::request::Parts;
 use futures_channel::oneshot;
-use http::StatusCode;
-use http::request::Parts;
 use hyper::body::Incoming;
 use tidegate_reactive::correlation::CorrelationId;
 use tidegate_reactive::pending::Pending;
 
 use super::SharedWorld;
 use super::service::{Answer, Caller, text, uncached};
+use crate::proxy::endpoint::{Endpoint, Target};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::settings::ShardSettings;
@@ -44,7 +49,38 @@ impl Proxy {
     }
 }
 
+/// A request that matched an endpoint and was let in.
+pub(super) struct Call<'a> {
+    /// The endpoint.
+    pub(super) endpoint: &'a Arc<Endpoint>,
+    /// Method, URI and headers as the client sent them.
+    pub(super) parts: &'a Parts,
+    /// Path to send: normalised and rewritten, percent-encoded, with a slash at its start.
+    pub(super) path: &'a str,
+    /// Query as sent, without the question mark.
+    pub(super) query: Option<&'a str>,
+    /// Groups of the endpoint's `path_regex`, the first at index 0, percent-encoded as matched.
+    pub(super) captures: &'a [&'a str],
+    /// The client's address.
+    pub(super) peer: Option<IpAddr>,
+}
+
 /// Answers a request by the endpoint it means.
-pub(super) async fn answer(_world: &SharedWorld, _caller: &Caller, _parts: &Parts, _body: Incoming) -> Answer {
-    uncached(text(StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#))
+pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Incoming) -> Answer {
+    let apis = Arc::clone(&world.proxy.apis.borrow());
+    let Some(found) = apis.find(&parts.method, parts.uri.path()) else {
+        return uncached(text(StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#));
+    };
+    let call = Call {
+        endpoint: &found.endpoint,
+        parts,
+        path: &found.path,
+        query: parts.uri.query(),
+        captures: &found.captures.iter().map(String::as_str).collect::<Vec<_>>(),
+        peer: caller.peer,
+    };
+    match &found.endpoint.target {
+        Target::Http(_) => http::forward(world, caller, &call, body).await,
+        Target::Kafka(_) => kafka::request(world, caller, &call, body).await,
+    }
 }
