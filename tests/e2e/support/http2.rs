@@ -47,9 +47,21 @@ impl Http2Connection {
 
     /// One call, body and all.
     pub(crate) fn call(&self, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) -> Response<Bytes> {
+        let headers: Vec<_> = content_type.iter().map(|content_type| ("content-type", *content_type)).collect();
+        self.call_with(method, target, &headers, body)
+    }
+
+    /// One call with these header fields.
+    pub(crate) fn call_with(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response<Bytes> {
         let mut request = Request::builder().method(method).uri(format!("http://localhost{target}"));
-        if let Some(content_type) = content_type {
-            request = request.header("content-type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request.body(()).expect("a valid request");
         self.runtime.block_on(async {
