@@ -9,5 +9,6 @@ pub mod definition;
 pub mod endpoint;
 pub mod outbound;
 pub mod path;
+mod prefilter;
 pub mod rewrite;
 pub mod table;
