@@ -104,9 +104,9 @@ impl Notes {
         self.0.recv_timeout(DEADLINE).expect("a request reaches the backend")
     }
 
-    /// Whether none has come that wasn't looked at.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.try_recv().is_err()
+    /// One that has come already.
+    pub(crate) fn try_next(&self) -> Option<Received> {
+        self.0.try_recv().ok()
     }
 }
 
@@ -283,15 +283,6 @@ impl Peer {
     /// Ends the sending side.
     pub(crate) fn finish(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
-    }
-
-    /// Ends the connection with a reset.
-    pub(crate) fn reset(&mut self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(std::time::Duration::ZERO)).expect("a TCP option can be set");
-        let null = TcpStream::connect(self.stream.local_addr().expect("bound")).ok();
-        drop(null);
-        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Waits until the gateway has ended the connection.

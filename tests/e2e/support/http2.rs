@@ -83,6 +83,24 @@ impl Http2Connection {
         })
     }
 
+    /// One call without body that may break.
+    pub(crate) fn try_call(&self, method: &str, target: &str) -> Result<Bytes, h2::Error> {
+        let request = Request::builder().method(method).uri(format!("http://localhost{target}")).body(());
+        let request = request.expect("a valid request");
+        self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, _) = sender.send_request(request, true)?;
+            let mut body = timeout(DEADLINE, response).await.expect("in time")?.into_body();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = timeout(DEADLINE, body.data()).await.expect("in time") {
+                let chunk = chunk?;
+                body.flow_control().release_capacity(chunk.len())?;
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes.into())
+        })
+    }
+
     /// Opens an event stream with this query string (without `?`); gives the head, too.
     pub(crate) fn event_stream(&self, query: &str) -> (Response<()>, Http2EventStream<'_>) {
         let uri = format!("http://localhost/_rig/v1/connection/sse?{query}");

@@ -18,7 +18,6 @@ mod upload;
 use std::future::pending;
 use std::rc::Rc;
 
-use ::http::header::{self, HeaderValue};
 use ::http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -96,7 +95,10 @@ async fn exchange(
             Ok(obtained) => obtained,
             Err(reason) => return unreachable(&pool, &reason),
         };
-        let Some(request) = outgoing.request(body, matches!(over, Over::Stream(..))) else { return bad_gateway() };
+        let Some(mut request) = outgoing.request(body, matches!(over, Over::Stream(..))) else { return bad_gateway() };
+        if !upload.ended.get() && forward::expects_continue(request.headers()) {
+            upload.hold(&mut request);
+        }
         let answered = match &mut over {
             Over::Line(line) => over_line(line, request, &upload, limits).await,
             Over::Stream(sender, deadline) => over_stream(sender, request, &upload, deadline, limits).await,
