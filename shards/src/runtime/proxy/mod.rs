@@ -1,6 +1,6 @@
 //! The API proxy of one shard: requests that are for none of Tidegate's own calls.
 
-mod http;
+pub(super) mod http;
 mod kafka;
 
 use std::borrow::Cow;
@@ -16,11 +16,14 @@ use hyper::body::Incoming;
 use tidegate_reactive::correlation::CorrelationId;
 use tidegate_reactive::pending::Pending;
 
+use self::http::pool::Backends;
+use self::http::resolver::Resolver;
 use super::SharedWorld;
 use super::body::Body;
 use super::service::{Answer, Caller, text, uncached};
 use crate::clock;
 use crate::proxy::counts::Outcome;
+use crate::proxy::deadline::Deadlines;
 use crate::proxy::endpoint::{Endpoint, ResponseFrom, Target};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::{ApiTable, Found};
@@ -37,15 +40,24 @@ pub(super) struct Proxy {
     pub(super) pending: Rc<RefCell<Pending<oneshot::Sender<CorrelatedAnswer>>>>,
     /// When the next line about an ambiguous request may be logged.
     next_ambiguity_log_ms: Cell<u64>,
+    /// Connections to HTTP backends.
+    pub(super) backends: Backends,
+    /// Deadlines of exchanges with them.
+    pub(super) deadlines: Deadlines,
+    /// Resolves their names.
+    pub(super) resolver: Resolver,
 }
 
 impl Proxy {
-    pub(super) fn new(number: usize, settings: &ShardSettings, now_ms: u64) -> Self {
+    pub(super) fn new(number: usize, settings: &ShardSettings, resolver: Resolver, now_ms: u64) -> Self {
         let instance = settings.proxy.instance + number as u64;
         let pending = Pending::new(instance, settings.proxy.max_pending, now_ms);
         let proxy = Self {
             apis: RefCell::default(),
             pending: Rc::new(RefCell::new(pending)),
+            backends: Backends::default(),
+            deadlines: Deadlines::new(now_ms),
+            resolver,
             next_ambiguity_log_ms: Cell::new(0),
         };
         proxy.set_apis(&settings.proxy.apis);
@@ -77,8 +89,11 @@ impl Proxy {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Ends the waits that took too long: dropping the sender tells the request.
+    /// Ends what took too long: waits for correlated answers (dropping the sender tells the request), exchanges with
+    /// backends, and unused connections to them.
     pub(super) fn tick(&self, now_ms: u64) {
+        self.deadlines.tick(now_ms);
+        self.backends.tick(now_ms);
         self.pending.borrow_mut().expire(now_ms, |_, waiting| drop(waiting));
     }
 }
