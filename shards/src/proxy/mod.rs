@@ -9,6 +9,7 @@ pub mod definition;
 pub mod endpoint;
 pub mod outbound;
 pub mod path;
+mod pattern;
 mod prefilter;
 pub mod rewrite;
 pub mod table;
