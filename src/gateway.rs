@@ -144,7 +144,9 @@ impl Gateway {
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let sinks = Sinks { events: Arc::clone(&sink), requests: None, log: None };
-        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell).map_err(check::explain_start_failure)?;
+        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
+            .inspect_err(|_| apis.stop())
+            .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
 
