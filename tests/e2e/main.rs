@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api_definitions;
 mod autobahn;
 mod bad_heads;
 mod bad_input;

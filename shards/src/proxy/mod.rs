@@ -12,5 +12,6 @@ pub mod endpoint;
 pub mod forward;
 pub mod outbound;
 pub mod path;
+mod prefilter;
 pub mod rewrite;
 pub mod table;
