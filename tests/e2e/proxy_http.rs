@@ -189,7 +189,9 @@ fn no_path_reaches_another_host() {
     let (backend, notes) = Backend::noting();
     let gateway = backend.gateway(&[]);
     let host = format!("127.0.0.1:{}", backend.port());
-    for target in ["/to/@other.example/", "http://other.example/to/x", "/to//other.example/x", "/to/x?u=http://o.example"] {
+    for target in
+        ["/to/@other.example/", "http://other.example/to/x", "/to//other.example/x", "/to/x?u=http://o.example"]
+    {
         let answer = gateway.call(Request::get(target));
         assert_eq!(answer.status, 200, "{target}");
         let got = notes.next();
@@ -228,7 +230,8 @@ fn informational_answers_do_not_disturb() {
 
 #[test]
 fn a_change_of_protocols_that_nobody_asked_for_is_a_broken_answer() {
-    let backend = Backend::saying("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    let backend =
+        Backend::saying("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
     let gateway = backend.gateway(&[]);
     let answer = gateway.call(Request::get("/to/x"));
     assert_eq!((answer.status, answer.text()), (502, "Bad gateway."));
@@ -244,5 +247,9 @@ fn a_target_that_an_environment_variable_names_is_found() {
     let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &definitions), ("SHOP_HOST", "localhost")]);
     assert_eq!(gateway.call(Request::get("/to/x")).status, 200);
     let host = format!("localhost:{}", backend.port());
-    assert_eq!(notes.next().header("host"), Some(host.as_str()), "the name was resolved, an address that refuses skipped");
+    assert_eq!(
+        notes.next().header("host"),
+        Some(host.as_str()),
+        "the name was resolved, an address that refuses skipped"
+    );
 }

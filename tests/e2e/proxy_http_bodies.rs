@@ -270,7 +270,8 @@ fn the_backend_decides_whether_a_body_shall_be_sent() {
         }
     });
     let gateway = backend.gateway(&[]);
-    let head = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    let head =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
     let mut connection = Connection::open(gateway.inbound());
     connection.send(head("/to/taken"));
     assert_eq!(connection.head().status, 100);

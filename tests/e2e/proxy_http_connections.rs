@@ -180,7 +180,8 @@ fn check_http2(backend: &ModernBackend, gateway: &Gateway) {
     let authority = format!("localhost:{}", backend.port());
     for size in [0, 5, 200_000] {
         let body = "b".repeat(size);
-        let request = Request::new("POST", "/to/x").header("cookie", "a=1").header("connection", "keep-alive").body(&body);
+        let request =
+            Request::new("POST", "/to/x").header("cookie", "a=1").header("connection", "keep-alive").body(&body);
         let answer = gateway.call(request);
         assert_eq!((answer.status, answer.text().len()), (200, size));
         assert_eq!(answer.header("x-protocol"), Some("h2"));

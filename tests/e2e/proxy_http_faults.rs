@@ -77,7 +77,11 @@ fn a_backend_that_hangs_within_a_body_ends_the_clients_connection() {
 
 #[test]
 fn an_answer_that_breaks_off_never_looks_complete() {
-    for head in ["content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", "transfer-encoding: chunked\r\n\r\nzz"] {
+    for head in [
+        "content-length: 10\r\n\r\nhalf",
+        "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "transfer-encoding: chunked\r\n\r\nzz",
+    ] {
         let backend = Backend::saying(format!("HTTP/1.1 200 OK\r\n{head}"));
         let gateway = backend.gateway(&[]);
         let mut connection = Connection::open(gateway.inbound());
@@ -110,6 +114,24 @@ fn an_answer_that_breaks_off_resets_its_stream_on_http_2_alone() {
 }
 
 #[test]
+fn an_http_2_client_that_stops_reading_lets_go_of_the_backend() {
+    let backend = Backend::scripted(|peer| {
+        peer.head();
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n");
+        let piece = vec![b'x'; 1 << 20];
+        while peer.try_send(&piece) {}
+    });
+    let gateway = backend.gateway(&SHORT);
+    let connection = Http2Connection::open(&gateway);
+    let unread = connection.begin("/to/x");
+    wait_for("the backend's connection to be ended", || {
+        (backend.accepted() == 1 && backend.open() == 0).then_some(())
+    });
+    assert_eq!(connection.call("GET", "/_rig/health", None, b"").status(), 200, "the connection goes on");
+    drop(unread);
+}
+
+#[test]
 fn what_is_no_answer_is_a_bad_gateway() {
     let long = "x".repeat(70_000);
     let cases = [
@@ -117,7 +139,10 @@ fn what_is_no_answer_is_a_bad_gateway() {
         ("half a head", "HTTP/1.1 200 OK\r\ncontent-".to_owned()),
         ("another protocol", "SSH-2.0-OpenSSH_9.6\r\n".to_owned()),
         ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
-        ("both lengths", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        (
+            "both lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        ),
         ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!".to_owned()),
         ("a list of lengths", "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\nhello".to_owned()),
         ("a signed length", "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello".to_owned()),
@@ -126,7 +151,10 @@ fn what_is_no_answer_is_a_bad_gateway() {
         ("a coding before chunked", "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_owned()),
         ("a folded line", "HTTP/1.1 200 OK\r\nx-a: 1\r\n  2\r\ncontent-length: 0\r\n\r\n".to_owned()),
         ("a NUL in a value", "HTTP/1.1 200 OK\r\nx-a: 1\02\r\ncontent-length: 0\r\n\r\n".to_owned()),
-        ("a carriage return in a value", "HTTP/1.1 200 OK\r\nx-a: 1\rset-cookie: b=1\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        (
+            "a carriage return in a value",
+            "HTTP/1.1 200 OK\r\nx-a: 1\rset-cookie: b=1\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        ),
         ("a space before a colon", "HTTP/1.1 200 OK\r\nx-a : 1\r\ncontent-length: 0\r\n\r\n".to_owned()),
         ("an overlong line", format!("HTTP/1.1 200 OK\r\nx-a: {long}\r\ncontent-length: 0\r\n\r\n")),
     ];
@@ -165,8 +193,11 @@ fn a_hundred_megabytes_of_headers_end_in_a_bad_gateway_and_no_memory() {
 fn more_than_was_announced_reaches_nobody() {
     let backend = Backend::answering(|request| {
         let id = request.target.rsplit('/').next().unwrap_or_default();
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{id}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", id.len())
-            .into_bytes()
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{id}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+            id.len()
+        )
+        .into_bytes()
     });
     let gateway = backend.gateway(&[]);
     let mut connection = Connection::open(gateway.inbound());
@@ -213,8 +244,14 @@ fn a_request_that_was_sent_is_repeated_only_where_that_is_harmless() {
     });
     let gateway = backend.gateway(&[]);
     let mut connection = Connection::open(gateway.inbound());
-    let cases =
-        [("GET", "", 200), ("DELETE", "", 200), ("POST", "", 502), ("POST", "b", 502), ("PUT", "b", 502), ("PATCH", "", 502)];
+    let cases = [
+        ("GET", "", 200),
+        ("DELETE", "", 200),
+        ("POST", "", 502),
+        ("POST", "b", 502),
+        ("PUT", "b", 502),
+        ("PATCH", "", 502),
+    ];
     for (method, body, expected) in cases {
         assert_eq!(connection.request(&Request::get("/to/warm")).status, 200);
         let answer = connection.request(&Request::new(method, "/to/x").body(body));
@@ -263,7 +300,11 @@ fn a_client_that_goes_away_ends_the_call() {
             let mut connection = Connection::open(gateway.inbound());
             connection.send(request);
             assert_eq!(events.recv_timeout(DEADLINE), Ok("begun"), "{request}");
-            if reset { connection.reset() } else { drop(connection) }
+            if reset {
+                connection.reset()
+            } else {
+                drop(connection)
+            }
             assert_eq!(events.recv_timeout(DEADLINE), Ok("ended"), "{request}");
         }
     }
@@ -301,7 +342,9 @@ fn a_request_that_two_parsers_read_differently_reaches_no_backend() {
     let smuggled = "GET /to/smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let length = smuggled.len();
     let cases = [
-        format!("POST /to/x HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!(
+            "POST /to/x HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+        ),
         format!("POST /to/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\ncontent-length: {length}\r\n\r\n{smuggled}"),
         format!("POST /to/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0, {length}\r\n\r\n{smuggled}"),
         format!("POST /to/x HTTP/1.1\r\nhost: a\r\ncontent-length: +{length}\r\n\r\n{smuggled}"),

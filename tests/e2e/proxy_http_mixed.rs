@@ -40,7 +40,10 @@ const DEEDS: [Deed; 11] = [
 
 impl Deed {
     fn is_harmless(self) -> bool {
-        matches!(self, Self::Length | Self::Chunked | Self::ToTheEnd | Self::InPieces | Self::Informational | Self::TooMuch)
+        matches!(
+            self,
+            Self::Length | Self::Chunked | Self::ToTheEnd | Self::InPieces | Self::Informational | Self::TooMuch
+        )
     }
 }
 
@@ -87,7 +90,9 @@ fn fuzzing_backend(seed: u64) -> Backend {
             let number = number_of(&request);
             let Plan { deed, body, upload } = plan(seed, number);
             assert!(request.body == upload, "call {number} uploads its own bytes and no others");
-            let with_length = |announced: usize| format!("HTTP/1.1 200 OK\r\nx-call: {number}\r\ncontent-length: {announced}\r\n\r\n");
+            let with_length = |announced: usize| {
+                format!("HTTP/1.1 200 OK\r\nx-call: {number}\r\ncontent-length: {announced}\r\n\r\n")
+            };
             let chunks = format!("HTTP/1.1 200 OK\r\nx-call: {number}\r\ntransfer-encoding: chunked\r\n\r\n");
             let mut answer = Vec::new();
             let mut goes_on = true;
@@ -189,7 +194,8 @@ fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
 
 #[test]
 fn among_a_thousand_calls_to_a_fuzzing_backend_each_gets_its_own_bytes() {
-    let seed = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}: repeat with TIDEGATE_SEED={seed}");
     let backend = fuzzing_backend(seed);
     let mut gateway = backend.gateway(&[("SHARDS", "2"), ("PROXY_MAX_CONNECTIONS", "300")]);

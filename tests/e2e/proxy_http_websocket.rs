@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use crate::support::DEADLINE;
 use crate::support::backend::{Backend, Peer, notes};
 use crate::support::http::{Connection, Request};
-use crate::support::websocket_frames::{ACCEPT, Frame, KEY, RawWebSocket, TEXT, upgrade};
 use crate::support::wait_for;
+use crate::support::websocket_frames::{ACCEPT, Frame, KEY, RawWebSocket, TEXT, upgrade};
 
 /// Accepts the upgrade and sends back what comes.
 fn echo(peer: &mut Peer) {
@@ -131,7 +131,11 @@ fn the_end_of_either_side_ends_the_other() {
     drop(short);
     for reset in [false, true] {
         let long = open("/to/long");
-        if reset { long.reset() } else { drop(long) }
+        if reset {
+            long.reset()
+        } else {
+            drop(long)
+        }
         ended.recv_timeout(DEADLINE).expect("the client's end is the backend's");
     }
     wait_for("nothing to be left", || (gateway.metrics().sum("tidegate_connections") == 0.0).then_some(()));

@@ -190,7 +190,17 @@ mod tests {
             let head = format!("POST /a HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n");
             assert!(follow(&format!("{GET}{head}")).is_err(), "{fields:?}");
         }
-        for chunks in ["5\nhello\r\n", "5\r\nhello\n", "5\r\nhelloX", "+5\r\n", "\r\n", "5;a\nb\r\n", "1000000000000000\r\n", "0x5\r\n", "-1\r\n"] {
+        for chunks in [
+            "5\nhello\r\n",
+            "5\r\nhello\n",
+            "5\r\nhelloX",
+            "+5\r\n",
+            "\r\n",
+            "5;a\nb\r\n",
+            "1000000000000000\r\n",
+            "0x5\r\n",
+            "-1\r\n",
+        ] {
             let whole = format!("POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
             assert_eq!(follow(&whole), Err(HeadError::TransferEncoding), "{chunks:?}");
         }

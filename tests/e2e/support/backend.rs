@@ -113,8 +113,7 @@ impl Notes {
 /// A gateway with these definitions.
 pub(crate) fn gateway(definitions: &Value, settings: &[(&str, &str)]) -> Gateway {
     let definitions = definitions.to_string();
-    let mut all =
-        vec![("PROXY_CONFIG_FILE", definitions.as_str()), ("MAX_CONNECTIONS_PER_MINUTE", "1000000")];
+    let mut all = vec![("PROXY_CONFIG_FILE", definitions.as_str()), ("MAX_CONNECTIONS_PER_MINUTE", "1000000")];
     all.extend_from_slice(settings);
     Gateway::with(&all)
 }

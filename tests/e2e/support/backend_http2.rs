@@ -55,9 +55,7 @@ impl ModernBackend {
         };
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .expect("a port is free");
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -159,8 +157,9 @@ async fn serve_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Res
             let head = String::from_utf8_lossy(&read[..end]).into_owned();
             read.drain(..end + 4);
             let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-            let answer =
-                format!("HTTP/1.1 200 OK\r\nx-protocol: http/1.1\r\nx-authority: {host}\r\ncontent-length: 2\r\n\r\nok");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nx-protocol: http/1.1\r\nx-authority: {host}\r\ncontent-length: 2\r\n\r\nok"
+            );
             stream.write_all(answer.as_bytes()).await?;
             stream.flush().await?;
         }

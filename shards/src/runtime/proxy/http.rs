@@ -107,7 +107,9 @@ async fn exchange(
         };
         match failure {
             Failure::Late => return late(),
-            Failure::ClientLate => return closing(text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")),
+            Failure::ClientLate => {
+                return closing(text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time."));
+            }
             Failure::ClientBroken => return closing(text(StatusCode::BAD_REQUEST, "The body could not be read.")),
             Failure::Broken { unsent, unanswered, reason } => {
                 if matches!(over, Over::Stream(..)) {
@@ -115,7 +117,7 @@ async fn exchange(
                 }
                 let again = reused && unanswered && outgoing.bodiless && forward::is_idempotent(&call.parts.method);
                 body = match unsent {
-                    Some(unsent) if reused => unsent.into_body(),
+                    Some(unsent) if reused => unsent,
                     _ if again => RequestBody::Empty,
                     _ => return unreachable(&pool, &reason),
                 };
@@ -238,9 +240,8 @@ impl Outgoing<'_> {
         };
         let idle_ms = self.world.settings.proxy.idle_timeout_ms;
         let client = caller.handoff.is_some().then(|| caller.progress.clone());
-        let mut response = Response::new(Body::Backend(Box::new(BackendBody::new(
-            incoming, source, lease, idle_ms, client, upload,
-        ))));
+        let mut response =
+            Response::new(Body::Backend(Box::new(BackendBody::new(incoming, source, lease, idle_ms, client, upload))));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
         *response.version_mut() = Version::HTTP_11;

@@ -33,8 +33,8 @@ pub(super) enum Failure {
     ClientBroken,
     /// The connection broke, or what came is no answer.
     Broken {
-        /// The request, if nothing of it was sent.
-        unsent: Option<Request<RequestBody>>,
+        /// The request's body, if nothing of the request was sent.
+        unsent: Option<RequestBody>,
         /// Nothing has come back.
         unanswered: bool,
         /// Why.
@@ -134,8 +134,9 @@ fn broken(mut error: TrySendError<Request<RequestBody>>, upload: &Upload, unansw
     if upload.broken.get() {
         return Failure::ClientBroken;
     }
-    let unsent = error.take_message();
+    let unsent = error.take_message().map(Request::into_body);
     let error = error.into_error();
-    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    let reason =
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
     Failure::Broken { unsent, unanswered, reason }
 }

@@ -42,8 +42,11 @@ impl Line {
         let (fd, encrypted) = (wire.fd(), matches!(wire, Wire::Tls(_)));
         let received = Rc::new(Cell::new(false));
         let transport = Transport { wire, buffer, received: Rc::clone(&received) };
-        let (sender, driver) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER_BYTES).max_header_size(MAX_HEAD_BYTES).handshake::<_, RequestBody>(transport).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .max_header_size(MAX_HEAD_BYTES)
+            .handshake::<_, RequestBody>(transport)
+            .await?;
         let driver = Some(driver);
         Ok(Box::new(Self { sender, driver, over: false, received, deadline, idle_since_ms: 0, fd, encrypted }))
     }
