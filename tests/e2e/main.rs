@@ -18,6 +18,8 @@ mod internal_port;
 mod kafka;
 mod matching;
 mod paths_and_heads;
+mod proxy_async;
+mod proxy_kafka;
 mod settings;
 mod subscriptions;
 mod tune;
