@@ -16,6 +16,8 @@ pub(crate) struct Scene {
     pub(crate) gateway: Gateway,
     pub(crate) requests: Requests,
     pub(crate) producer: Producer,
+    /// The topic that its answers come on; no other test writes there.
+    responses: String,
 }
 
 impl Scene {
@@ -23,10 +25,16 @@ impl Scene {
         let brokers = shared_brokers(what)?;
         let (producer, topic) = (Producer::new(brokers), topic_name("requests"));
         producer.create_topic(&topic, 1);
-        let config = config(&topic);
-        let all = [&[("PROXY_CONFIG_FILE", config.as_str())], settings].concat();
-        let gateway = gateway_on(brokers, &topic_name("events"), &all);
-        Some(Self { gateway, requests: Requests::of(brokers, &topic, 1), producer })
+        let (config, responses) = (config(&topic), topic_name("responses"));
+        producer.create_topic(&responses, 1);
+        let own = [("PROXY_CONFIG_FILE", config.as_str()), ("PROXY_KAFKA_RESPONSE_TOPICS", &responses)];
+        let gateway = gateway_on(brokers, &topic_name("events"), &[&own, settings].concat());
+        Some(Self { gateway, requests: Requests::of(brokers, &topic, 1), producer, responses })
+    }
+
+    /// The service answers.
+    pub(crate) fn send(&self, answer: &Record) {
+        self.producer.send(&self.responses, answer);
     }
 
     /// Makes a call that waits for an answer, and gives it with the message that the service got.
@@ -42,7 +50,7 @@ impl Scene {
     /// Asks, answers with these headers and this body, and gives what the client gets.
     fn exchange(&self, headers: &[(&str, &str)], body: &str) -> Response {
         let (call, request) = self.ask();
-        self.producer.send(RESPONSES, &answer(request.correlation(), headers, body));
+        self.send(&answer(request.correlation(), headers, body));
         call.join().expect("no panic")
     }
 
@@ -78,14 +86,14 @@ fn an_answer_on_the_response_topic_goes_out_on_the_call_that_is_still_open() {
     assert!(request.header("rig-deadline").expect("a deadline").parse::<u64>().is_ok());
     let headers =
         [("Rig-Response-Code", "201"), ("Content-Type", "text/x"), ("X-Own", "1"), ("RIG-other", "1"), ("ce_id", "5")];
-    scene.producer.send(RESPONSES, &answer(&correlation, &headers, "the answer"));
+    scene.send(&answer(&correlation, &headers, "the answer"));
     let response = call.join().expect("no panic");
     assert_eq!((response.status, response.text()), (201, "the answer"));
     assert_eq!(response.header("content-type"), Some("text/x"));
     assert_eq!((response.header("x-own"), response.header("ce_id")), (Some("1"), Some("5")));
     assert_eq!((response.header("rig-other"), response.header("rig-correlation")), (None, None));
     let metrics = scene.gateway.metrics();
-    assert_eq!(metrics.sum_where("rig_consumed_events_total", &[("source", "kafka"), ("topic", RESPONSES)]), 1.0);
+    assert_eq!(metrics.sum_where("rig_consumed_events_total", &[("source", "kafka"), ("topic", &scene.responses)]), 1.0);
     let labels = [("target", "kafka"), ("response_from", "kafka"), ("status", "ok"), ("path", "/ask")];
     assert_eq!(metrics.sum_where("rig_proxy_requests_total", &labels), 1.0);
 }
@@ -96,7 +104,7 @@ fn names_of_answer_headers_may_be_written_in_any_case() {
     let (call, request) = scene.ask();
     let mut record = answer(request.correlation(), &[("RIG-RESPONSE-CODE", "418")], "");
     record.headers[0].0 = "RIG-Correlation".to_owned();
-    scene.producer.send(RESPONSES, &record);
+    scene.send(&record);
     assert_eq!(call.join().expect("no panic").status, 418);
 }
 
@@ -136,10 +144,15 @@ fn on_a_shared_response_topic_each_of_two_nodes_gets_its_own_answers() {
     let Some(brokers) = shared_brokers("two nodes") else { return };
     let (producer, topic) = (Producer::new(brokers), topic_name("requests"));
     producer.create_topic(&topic, 1);
-    let config = config(&topic);
-    let settings = [("PROXY_CONFIG_FILE", config.as_str()), ("NODE_COOKIE", "one secret for both")];
+    let (config, responses) = (config(&topic), topic_name("responses"));
+    producer.create_topic(&responses, 2);
+    let settings = [
+        ("PROXY_CONFIG_FILE", config.as_str()),
+        ("NODE_COOKIE", "one secret for both"),
+        ("PROXY_KAFKA_RESPONSE_TOPICS", &responses),
+    ];
     let gateways = [0, 1].map(|_| gateway_on(brokers, &topic_name("events"), &settings));
-    let _service = Echo::start(brokers, &topic, 1, Some(RESPONSES));
+    let _service = Echo::start(brokers, &topic, 1, Some(&responses));
     let calls: Vec<_> = (0..40)
         .map(|number| {
             let inbound = gateways[number % 2].inbound();
@@ -183,7 +196,7 @@ fn answers_over_http_and_over_kafka_serve_either_kind_of_call() {
         }
     }
     let (call, request) = scene.ask_with(Request::new("POST", "/ask-http").body(question("?")));
-    scene.producer.send(RESPONSES, &answer(request.correlation(), &[], "by Kafka"));
+    scene.send(&answer(request.correlation(), &[], "by Kafka"));
     assert_eq!(call.join().expect("no panic").text(), "by Kafka");
 }
 
@@ -228,14 +241,14 @@ fn bad_codes_over_kafka_are_dropped_and_counted_and_the_next_answer_counts() {
     let Some(mut scene) = Scene::new("bad answers", &[]) else { return };
     let (call, request) = scene.ask();
     for code in ["99", "0", "-1", "100", "600", "799", "abc", ""] {
-        scene.producer.send(RESPONSES, &answer(request.correlation(), &[("rig-response-code", code)], "bad"));
+        scene.send(&answer(request.correlation(), &[("rig-response-code", code)], "bad"));
     }
-    scene.producer.send(RESPONSES, &answer(request.correlation(), &[("rig-response-code", "599")], "good"));
+    scene.send(&answer(request.correlation(), &[("rig-response-code", "599")], "good"));
     let response = call.join().expect("no panic");
     assert_eq!((response.status, response.text()), (599, "good"));
     let metrics = scene.gateway.metrics();
     assert_eq!(metrics.sum("tidegate_answers_malformed_total"), 8.0);
-    assert_eq!(metrics.sum_where("rig_consumed_events_failed_total", &[("topic", RESPONSES)]), 8.0);
+    assert_eq!(metrics.sum_where("rig_consumed_events_failed_total", &[("topic", &scene.responses)]), 8.0);
     scene.gateway.assert_alive();
 }
 
@@ -244,9 +257,9 @@ fn an_answer_cannot_split_the_http_response() {
     let Some(scene) = Scene::new("response splitting", &[]) else { return };
     let (call, request) = scene.ask();
     for (name, value) in [("a", "1\r\nx-bad: 1"), ("a", "1\nx-bad: 1"), ("a: 1\r\nx-bad", "1"), ("a b", "1")] {
-        scene.producer.send(RESPONSES, &answer(request.correlation(), &[(name, value)], "bad"));
+        scene.send(&answer(request.correlation(), &[(name, value)], "bad"));
     }
-    scene.producer.send(RESPONSES, &answer(request.correlation(), &[], "good"));
+    scene.send(&answer(request.correlation(), &[], "good"));
     let response = call.join().expect("no panic");
     assert_eq!((response.status, response.text()), (200, "good"));
     assert_eq!(response.header("x-bad"), None);
@@ -279,7 +292,7 @@ fn answers_that_have_no_body_get_none_and_the_connection_stays_usable() {
         connection.send(Request::new("POST", "/ask").body(question("?")).to_bytes());
         let request = scene.requests.next();
         let record = answer(request.correlation(), &[("rig-response-code", code)], "no body please");
-        scene.producer.send(RESPONSES, &record);
+        scene.send(&record);
         let response = connection.response();
         assert_eq!((response.status.to_string(), response.body.len()), (code.to_owned(), 0));
         let next = connection.request(&Request::get("/_rig/health"));
@@ -292,7 +305,7 @@ fn a_tombstone_and_an_empty_value_are_empty_bodies() {
     let Some(scene) = Scene::new("empty answers", &[]) else { return };
     for value in [None, Some(Vec::new())] {
         let (call, request) = scene.ask();
-        scene.producer.send(RESPONSES, &Record { value, ..answer(request.correlation(), &[], "") });
+        scene.send(&Record { value, ..answer(request.correlation(), &[], "") });
         let response = call.join().expect("no panic");
         assert_eq!((response.status, response.body.len()), (200, 0));
         assert_eq!(response.header("content-type"), None);
@@ -305,7 +318,7 @@ fn bodies_pass_byte_for_byte_and_cookies_stay_apart() {
     let (call, request) = scene.ask();
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let cookies = [("set-cookie", "a=1"), ("set-cookie", "b=2")];
-    scene.producer.send(RESPONSES, &answer(request.correlation(), &cookies, &body));
+    scene.send(&answer(request.correlation(), &cookies, &body));
     let response = call.join().expect("no panic");
     assert_eq!(response.body, body);
     assert_eq!(response.headers_named("set-cookie"), ["a=1", "b=2"]);
@@ -319,7 +332,7 @@ fn without_an_answer_in_time_the_call_is_an_empty_504_and_a_late_answer_is_count
         let (call, request) = scene.ask_with(Request::new("POST", path).body(question("?")));
         let response = call.join().expect("no panic");
         assert_eq!((response.status, response.body.len()), (504, 0));
-        scene.producer.send(RESPONSES, &answer(request.correlation(), &[], "late"));
+        scene.send(&answer(request.correlation(), &[], "late"));
         assert_eq!(scene.post_answer(request.correlation(), &[], "late").status, 400);
     }
     scene.gateway.wait_for_metric("tidegate_answers_late_total", 4.0);
@@ -336,11 +349,11 @@ fn forged_unknown_and_replayed_ids_reach_nobody() {
     let tampered = format!("{}{}", &correlation[..42], if correlation.ends_with('A') { 'B' } else { 'A' });
     let forged = format!("{}{}", &correlation[..8], "A".repeat(35));
     for bad in [tampered.as_str(), &forged, "nobody", ""] {
-        scene.producer.send(RESPONSES, &answer(bad, &[], "forged"));
+        scene.send(&answer(bad, &[], "forged"));
     }
-    scene.producer.send(RESPONSES, &Record { headers: vec![], ..answer("", &[], "no id") });
-    scene.producer.send(RESPONSES, &answer(correlation, &[], "first"));
-    scene.producer.send(RESPONSES, &answer(correlation, &[], "second"));
+    scene.send(&Record { headers: vec![], ..answer("", &[], "no id") });
+    scene.send(&answer(correlation, &[], "first"));
+    scene.send(&answer(correlation, &[], "second"));
     assert_eq!(call.join().expect("no panic").text(), "first");
     scene.gateway.wait_for_metric("tidegate_answers_late_total", 1.0);
     let metrics = scene.gateway.metrics();
@@ -379,7 +392,7 @@ fn beyond_the_bound_of_waiting_requests_there_is_503() {
     assert_eq!(third.status, 503);
     assert!(third.header("retry-after").is_some());
     for (call, request) in [(first, one), (second, two)] {
-        scene.producer.send(RESPONSES, &answer(request.correlation(), &[], "x"));
+        scene.send(&answer(request.correlation(), &[], "x"));
         assert_eq!(call.join().expect("no panic").status, 200);
     }
 }

@@ -221,9 +221,8 @@ fn a_broker_out_of_reach_is_503_and_one_that_refuses_502() {
     let producer = Producer::new(broker.brokers());
     let topic = topic_name("requests");
     producer.create_topic(&topic, 1);
-    let huge = "MAX_BODY_BYTES";
     let config = definitions(&[endpoint("plain", "/orders", &topic)]);
-    let limit = [("PROXY_CONFIG_FILE", config.as_str()), (huge, "20000000"), ("MAX_QUEUE_BYTES", "20000000")];
+    let limit = [("PROXY_CONFIG_FILE", config.as_str()), ("MAX_BODY_BYTES", "20000000"), ("MAX_QUEUE_BYTES", "20000000")];
     let gateway = gateway_on(broker.brokers(), &topic_name("events"), &limit);
     let body = format!(r#"{{"specversion":"0.2","data":"{}"}}"#, "x".repeat(13 << 20));
     let response = gateway.call(Request::new("POST", "/orders").body(body));
