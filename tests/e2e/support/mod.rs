@@ -1,6 +1,8 @@
 //! What the tests are made of: a real gateway process, and clients that speak each protocol from
 //! outside. Every wait has a deadline; nothing sleeps for a fixed time and hopes.
 
+pub(crate) mod backend;
+pub(crate) mod backend_http2;
 pub(crate) mod clients;
 pub(crate) mod events;
 pub(crate) mod gateway;
