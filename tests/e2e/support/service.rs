@@ -136,6 +136,11 @@ impl Drop for Echo {
 
 /// `PROXY_CONFIG_FILE` with one API of these endpoints, which adds `x-added: by-gateway` where an endpoint asks for it.
 pub(crate) fn definitions(endpoints: &[Value]) -> String {
+    definitions_to(3000, endpoints)
+}
+
+/// [`definitions`] whose HTTP targets are at this port.
+pub(crate) fn definitions_to(port: u16, endpoints: &[Value]) -> String {
     let api = json!({
         "id": "shop",
         "name": "shop",
@@ -148,7 +153,7 @@ pub(crate) fn definitions(endpoints: &[Value]) -> String {
                 "transform_request_headers": { "add_headers": { "x-added": "by-gateway" } }
             }
         },
-        "proxy": { "use_env": false, "target_url": "localhost", "port": 3000 }
+        "proxy": { "use_env": false, "target_url": "127.0.0.1", "port": port }
     });
     json!([api]).to_string()
 }
