@@ -11,6 +11,7 @@ pub(crate) mod http2;
 pub(crate) mod kafka;
 pub(crate) mod longpolling;
 pub(crate) mod metrics;
+pub(crate) mod service;
 pub(crate) mod sse;
 pub(crate) mod websocket;
 pub(crate) mod websocket_frames;

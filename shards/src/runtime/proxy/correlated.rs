@@ -25,6 +25,8 @@ use crate::runtime::service::{Answer, Caller, busy, text, with_status};
 
 /// How long a request waits at most until the response topics are being read; a start takes that long.
 const MAX_WAIT_FOR_TOPICS_MS: u64 = 3_000;
+/// Longest wait for an acknowledgement; the producer gives up well before.
+const ACKNOWLEDGED_MS: u64 = 30_000;
 /// Time between two looks whether they are.
 const LOOK_MS: u64 = 50;
 
@@ -78,11 +80,11 @@ pub(super) async fn before<T>(deadline: &Deadline, mut future: impl Future<Outpu
     .await
 }
 
-/// How long an endpoint's requests wait for their answers, in milliseconds.
+/// How long an endpoint's requests wait for their answers, or for Kafka's acknowledgement, in milliseconds.
 pub(super) fn timeout_ms(world: &SharedWorld, response_from: ResponseFrom) -> u64 {
     let settings = &world.settings.proxy;
     match response_from {
-        ResponseFrom::Http => settings.first_byte_timeout_ms,
+        ResponseFrom::Http => ACKNOWLEDGED_MS,
         ResponseFrom::HttpAsync => settings.http_async_timeout_ms,
         ResponseFrom::Kafka => settings.kafka_timeout_ms,
     }

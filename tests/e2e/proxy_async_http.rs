@@ -1,0 +1,146 @@
+//! Backends over HTTP that say 202 and send the answer later (contract, section 4, "target http" with `response_from`).
+
+use serde_json::{Value, json};
+
+use crate::proxy_async::{call, question};
+use crate::support::backend::Backend;
+use crate::support::gateway::Gateway;
+use crate::support::http::{Connection, Request, Response};
+use crate::support::kafka::{Producer, gateway_on, shared_brokers, topic_name};
+use crate::support::service::{answer, definitions_to};
+use crate::support::wait_for;
+
+const LATER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nx-backend: 1\r\n\r\nlater";
+
+fn endpoint(response_from: &str) -> Value {
+    json!({ "id": "ask", "method": "POST", "path_regex": "/ask", "target": "http", "response_from": response_from })
+}
+
+/// A gateway without Kafka whose backend answers each request with this.
+fn scene(reply: &'static [u8], settings: &[(&str, &str)]) -> (Gateway, std::sync::mpsc::Receiver<String>) {
+    let (targets, seen) = std::sync::mpsc::channel();
+    let targets = std::sync::Mutex::new(targets);
+    let backend = Backend::answering(move |request| {
+        // The test may have seen enough.
+        let _ = targets.lock().expect("no panic").send(request.target.clone());
+        reply.to_vec()
+    });
+    let config = definitions_to(backend.port(), &[endpoint("http_async")]);
+    let base = [("PROXY_CONFIG_FILE", config.as_str()), ("SHARDS", "2")];
+    (Gateway::with(&[&base, settings].concat()), seen)
+}
+
+fn correlation(target: &str) -> String {
+    let query = target.split_once('?').expect("a query").1;
+    let ids: Vec<_> = query.split('&').filter_map(|pair| pair.strip_prefix("correlation=")).collect();
+    assert_eq!(ids.len(), 1, "one correlation, the gateway's: {query}");
+    ids[0].to_owned()
+}
+
+fn post_answer(gateway: &Gateway, correlation: &str, body: &str) -> Response {
+    let request = Request::new("POST", "/v3/responses").header("rig-correlation", correlation);
+    gateway.call_internal(request.header("rig-response-code", "201").body(body))
+}
+
+#[test]
+fn after_a_202_of_the_backend_the_call_waits_for_the_answer() {
+    let (gateway, targets) = scene(LATER, &[]);
+    let request = Request::new("POST", "/ask?a=1&correlation=forged&b=2").body("x");
+    let waiting = call(gateway.inbound(), request);
+    let target = targets.recv().expect("a request");
+    assert!(target.contains("a=1") && target.contains("b=2") && !target.contains("forged"), "{target}");
+    let correlation = correlation(&target);
+    assert_eq!(post_answer(&gateway, &correlation, "the answer").status, 202);
+    let response = waiting.join().expect("no panic");
+    assert_eq!((response.status, response.text()), (201, "the answer"));
+    assert_eq!(response.header("x-backend"), None);
+    assert_eq!(post_answer(&gateway, &correlation, "again").status, 400);
+}
+
+#[test]
+fn any_other_status_of_the_backend_is_the_answer() {
+    for (reply, status) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnow"[..], 200),
+        (b"HTTP/1.1 409 Conflict\r\ncontent-length: 3\r\n\r\nnow", 409),
+    ] {
+        let (gateway, targets) = scene(reply, &[]);
+        let response = gateway.call(Request::new("POST", "/ask").body("x"));
+        assert_eq!((response.status, response.text()), (status, "now"));
+        let correlation = correlation(&targets.recv().expect("a request"));
+        assert_eq!(post_answer(&gateway, &correlation, "late").status, 400);
+        wait_for("no request to wait", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+    }
+}
+
+#[test]
+fn without_an_answer_in_time_it_is_an_empty_504() {
+    let (gateway, _targets) = scene(LATER, &[("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "200")]);
+    let response = gateway.call(Request::new("POST", "/ask").body("x"));
+    assert_eq!((response.status, response.body.len()), (504, 0));
+}
+
+#[test]
+fn a_client_that_hangs_up_frees_its_place_at_once() {
+    let (gateway, targets) = scene(LATER, &[("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "60000")]);
+    let mut client = Connection::open(gateway.inbound());
+    client.send(Request::new("POST", "/ask").body("x").to_bytes());
+    let correlation = correlation(&targets.recv().expect("a request"));
+    gateway.wait_for_metric("tidegate_pending_requests", 1.0);
+    drop(client);
+    wait_for("the place to be free", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+    assert_eq!(post_answer(&gateway, &correlation, "x").status, 400);
+}
+
+#[test]
+fn a_backend_out_of_reach_frees_the_place_too() {
+    let config = definitions_to(1, &[endpoint("http_async")]);
+    let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &config)]);
+    assert_eq!(gateway.call(Request::new("POST", "/ask").body("x")).status, 502);
+    wait_for("no request to wait", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+}
+
+#[test]
+fn a_caller_that_does_not_wait_fetches_the_answer_without_kafka_too() {
+    let (gateway, targets) = scene(LATER, &[]);
+    let first = gateway.call(Request::new("POST", "/ask").header("prefer", "respond-async").body("x"));
+    assert_eq!(first.status, 202);
+    let location = first.header("location").expect("a location").to_owned();
+    assert_eq!(gateway.call(Request::get(&location)).status, 202);
+    assert_eq!(post_answer(&gateway, &correlation(&targets.recv().expect("a request")), "kept").status, 202);
+    let kept = wait_for("the answer", || {
+        let response = gateway.call(Request::get(&location));
+        (response.status == 201).then_some(response)
+    });
+    assert_eq!(kept.text(), "kept");
+}
+
+#[test]
+fn the_answer_may_come_over_kafka() {
+    let Some(brokers) = shared_brokers("answers over Kafka") else { return };
+    let (targets, seen) = std::sync::mpsc::channel();
+    let targets = std::sync::Mutex::new(targets);
+    let backend = Backend::answering(move |request| {
+        targets.lock().expect("no panic").send(request.target.clone()).expect("the test is there");
+        LATER.to_vec()
+    });
+    let config = definitions_to(backend.port(), &[endpoint("kafka")]);
+    let (producer, responses) = (Producer::new(brokers), topic_name("responses"));
+    producer.create_topic(&responses, 1);
+    let settings = [("PROXY_CONFIG_FILE", config.as_str()), ("PROXY_KAFKA_RESPONSE_TOPICS", &responses)];
+    let gateway = gateway_on(brokers, &topic_name("events"), &settings);
+    let waiting = call(gateway.inbound(), Request::new("POST", "/ask").body(question("?")));
+    let correlation = correlation(&seen.recv().expect("a request"));
+    producer.send(&responses, &answer(&correlation, &[], "by Kafka"));
+    assert_eq!(waiting.join().expect("no panic").text(), "by Kafka");
+}
+
+#[test]
+fn without_kafka_an_answer_over_kafka_is_not_waited_for() {
+    let backend = Backend::saying(LATER);
+    let config = definitions_to(backend.port(), &[endpoint("kafka")]);
+    let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &config)]);
+    let response = gateway.call(Request::new("POST", "/ask").body("x"));
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("KAFKA_BROKERS"));
+    assert_eq!(backend.accepted(), 0);
+}
