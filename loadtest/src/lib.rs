@@ -12,8 +12,13 @@
 //!   and `audit` checks every sequence number of every client.
 //!
 //! `run` leads both through the phases of a workload; `report`, `table` and `html` say what came out.
+//!
+//! Calls that each have an answer (a [`CallScenario`], done by [`run_calls`]) go through `calls`; `backend` is what they
+//! may be sent to.
 
 mod audit;
+mod backend;
+mod calls;
 mod client;
 mod clock;
 mod endpoint;
@@ -34,6 +39,11 @@ mod tally;
 mod wire;
 
 pub use audit::AuditReport;
+pub use backend::{Backend, BackendOptions};
+pub use calls::{
+    CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, RequestBody, call_progress_line,
+    run_calls,
+};
 pub use error::LoadError;
 pub use html::html;
 pub use latency::{LatencySummary, Percentile};

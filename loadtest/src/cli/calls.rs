@@ -1,0 +1,108 @@
+//! The subcommands of calls, and of what may answer them.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use tidegate_load::{BackendOptions, CallLoad, CallPath, CallScenario, HttpCalls, Observe, RequestBody};
+
+use super::{Measuring, Output};
+
+pub(super) const PROXY_EXAMPLE: &str =
+    "Example, directly and through a gateway on port 4000 that sends /load to the backend:
+  tidegate-load backend --listen 127.0.0.1:9000 --answer-bytes 200
+  tidegate-load proxy --url http://127.0.0.1:9000/ --connections 50
+  tidegate-load proxy --url http://127.0.0.1:4000/load --connections 50 --server-pid $(pidof tidegate)
+At a fixed rate, with bodies of 10 kB:
+  tidegate-load proxy --url http://127.0.0.1:4000/load --method POST --request-bytes 10000 --rate 1000";
+
+pub(super) const BACKEND_EXAMPLE: &str = "Example:
+  tidegate-load backend --listen 127.0.0.1:9000 --answer-bytes 1000 --delay-ms 20";
+
+/// How often, how many at once, how long.
+#[derive(Args, Debug)]
+pub(crate) struct CallArgs {
+    /// Calls a second; without it, each answer is followed by the next call (closed loop)
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<f64>,
+    /// Seconds of calling, warm-up included
+    #[arg(long, default_value_t = 10.0)]
+    duration: f64,
+    /// Seconds at the start that are not measured
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// Seconds after which a call without an answer counts as missing
+    #[arg(long, default_value_t = 10.0)]
+    answer_timeout: f64,
+}
+
+/// Calls over HTTP to a backend, directly or through a proxy.
+#[derive(Args, Debug)]
+pub(crate) struct ProxyArgs {
+    /// What to call; {number} in it becomes the number of the call
+    #[arg(long)]
+    url: String,
+    /// Keep-alive connections, and so calls at the same time
+    #[arg(long, short = 'n', default_value_t = 50)]
+    connections: u32,
+    /// Method of each request
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// Size of each request's body; 0 for none
+    #[arg(long, default_value_t = 0)]
+    request_bytes: usize,
+    /// Further header of each request, "name: value"; may be repeated
+    #[arg(long, value_name = "LINE")]
+    header: Vec<String>,
+    #[command(flatten)]
+    calls: CallArgs,
+    #[command(flatten)]
+    measuring: Measuring,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The bundled backend.
+#[derive(Args, Debug)]
+pub(crate) struct BackendArgs {
+    /// Where to listen; port 0 for any
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// Size of each answer's body; 21 at least
+    #[arg(long, default_value_t = 200)]
+    answer_bytes: usize,
+    /// Milliseconds between a request and its answer
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=600_000))]
+    delay_ms: u64,
+    /// Bind it to this CPU
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+impl ProxyArgs {
+    pub(super) fn into_scenario(self) -> (CallScenario, Output) {
+        let body = match self.request_bytes {
+            0 => RequestBody::None,
+            bytes => RequestBody::Plain { bytes },
+        };
+        let calls = HttpCalls { url: self.url, method: self.method, headers: self.header, body };
+        (self.calls.scenario(CallPath::Http(calls), self.connections, &self.measuring), self.output)
+    }
+}
+
+impl CallArgs {
+    fn scenario(&self, path: CallPath, concurrency: u32, measuring: &Measuring) -> CallScenario {
+        CallScenario {
+            path,
+            load: CallLoad { concurrency, rate_per_s: self.rate, duration_s: self.duration, warmup_s: self.warmup },
+            observe: Observe { server_pid: measuring.server_pid, pin_cpu: measuring.pin_cpu },
+            answer_timeout_s: self.answer_timeout,
+        }
+    }
+}
+
+impl BackendArgs {
+    pub(super) fn into_options(self) -> BackendOptions {
+        let Self { listen, answer_bytes, delay_ms, cpu } = self;
+        BackendOptions { listen, answer_bytes, delay_ms, cpu }
+    }
+}
