@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_load::{
-    BackendOptions, CallScenario, HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, Source, Target,
-    Transport, Workload,
+    BackendOptions, CallScenario, HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, ServiceOptions,
+    Source, Target, Transport, Workload,
 };
 
-use self::calls::{BACKEND_EXAMPLE, BackendArgs, PROXY_EXAMPLE, ProxyArgs};
+use self::calls::{
+    BACKEND_EXAMPLE, BackendArgs, PROXY_EXAMPLE, ProxyArgs, REQUEST_EXAMPLE, RequestArgs, SERVICE_EXAMPLE, ServiceArgs,
+};
 
 const BROADCAST_EXAMPLE: &str = "Example:
   tidegate-load broadcast --connections 1000 --rate 100 --event-bytes 200 --server-pid $(pidof tidegate)
@@ -141,6 +143,12 @@ pub(crate) enum Command {
     /// The backend for `proxy`: answers every call with what belongs to its number
     #[command(after_help = BACKEND_EXAMPLE)]
     Backend(BackendArgs),
+    /// Calls whose answers come back through Kafka
+    #[command(after_help = REQUEST_EXAMPLE)]
+    Request(Box<RequestArgs>),
+    /// The service for `request`: reads requests from a topic and answers each with what belongs to its number
+    #[command(after_help = SERVICE_EXAMPLE)]
+    Service(ServiceArgs),
 }
 
 /// What the command line asks for.
@@ -151,6 +159,8 @@ pub(crate) enum Task {
     Calls(Box<CallScenario>, Output),
     /// To answer calls until the process is ended.
     Backend(BackendOptions),
+    /// To answer requests from a topic until the process is ended.
+    Service(ServiceOptions),
 }
 
 #[derive(Args, Debug)]
@@ -294,7 +304,12 @@ impl Cli {
                 let (scenario, output) = arguments.into_scenario();
                 return Task::Calls(Box::new(scenario), output);
             }
+            Command::Request(arguments) => {
+                let (scenario, output) = arguments.into_scenario();
+                return Task::Calls(Box::new(scenario), output);
+            }
             Command::Backend(arguments) => return Task::Backend(arguments.into_options()),
+            Command::Service(arguments) => return Task::Service(arguments.into_options()),
             Command::Broadcast { connections, load, source, common } => {
                 let workload = Workload::Broadcast { connections: connections.connections, load: load.into_load() };
                 common.scenario(workload, Some(source))

@@ -75,6 +75,14 @@ pub enum LoadError {
         /// What happened.
         reason: String,
     },
+    /// The bundled service can't do its work.
+    #[error("serving the topic {topic:?}: {reason}")]
+    Service {
+        /// Topic of the requests.
+        topic: String,
+        /// What happened.
+        reason: String,
+    },
     /// The server's process can't be observed.
     #[error("process {pid} can't be observed through /proc: {reason}")]
     Process {

@@ -13,8 +13,8 @@
 //!
 //! `run` leads both through the phases of a workload; `report`, `table` and `html` say what came out.
 //!
-//! Calls that each have an answer (a [`CallScenario`], done by [`run_calls`]) go through `calls`; `backend` is what they
-//! may be sent to.
+//! Calls that each have an answer (a [`CallScenario`], done by [`run_calls`]) go through `calls`; `backend` and, behind
+//! Kafka, `service` are what they may be sent to.
 
 mod audit;
 mod backend;
@@ -33,6 +33,7 @@ mod report;
 mod run;
 mod scenario;
 mod schedule;
+mod service;
 mod sys;
 mod table;
 mod tally;
@@ -54,4 +55,5 @@ pub use run::{run, run_with_progress};
 pub use scenario::{
     HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, Source, Target, Transport, Workload,
 };
+pub use service::{ServiceCounts, ServiceOptions, serve};
 pub use table::{progress_line, table};

@@ -11,8 +11,8 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use serde::Serialize;
 use tidegate_load::{
-    Backend, BackendOptions, CallScenario, LoadError, Scenario, call_progress_line, html, progress_line, run_calls,
-    run_with_progress, table,
+    Backend, BackendOptions, CallScenario, LoadError, Scenario, ServiceCounts, ServiceOptions, call_progress_line,
+    html, progress_line, run_calls, run_with_progress, serve, table,
 };
 
 use crate::cli::{Cli, Output, Task};
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Task::Events(scenario, output) => events(&scenario, &output),
         Task::Calls(scenario, output) => calls(&scenario, &output),
         Task::Backend(options) => backend(options).map(|()| true).map_err(|error| error.to_string()),
+        Task::Service(options) => service(&options).map(|()| true).map_err(|error| error.to_string()),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -56,6 +57,10 @@ fn backend(options: BackendOptions) -> Result<(), LoadError> {
     let backend = Backend::bind(options)?;
     println!("clients http://{}", backend.address()?);
     backend.run(&AtomicBool::new(false))
+}
+
+fn service(options: &ServiceOptions) -> Result<(), LoadError> {
+    serve(options, &ServiceCounts::default(), &AtomicBool::new(false), || println!("serving {}", options.topic))
 }
 
 fn say(output: &Output, line: &str) {

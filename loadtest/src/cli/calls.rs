@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use tidegate_load::{BackendOptions, CallLoad, CallPath, CallScenario, HttpCalls, Observe, RequestBody};
+use tidegate_load::{
+    BackendOptions, CallLoad, CallPath, CallScenario, HttpCalls, Observe, RequestBody, ServiceOptions,
+};
 
 use super::{Measuring, Output};
 
@@ -14,6 +16,14 @@ pub(super) const PROXY_EXAMPLE: &str =
   tidegate-load proxy --url http://127.0.0.1:4000/load --connections 50 --server-pid $(pidof tidegate)
 At a fixed rate, with bodies of 10 kB:
   tidegate-load proxy --url http://127.0.0.1:4000/load --method POST --request-bytes 10000 --rate 1000";
+
+pub(super) const REQUEST_EXAMPLE: &str =
+    "Example, through an endpoint /ask of target kafka with topic `asked` and response_from kafka:
+  tidegate-load service --brokers 127.0.0.1:9092 --topic asked
+  tidegate-load request --url http://127.0.0.1:4000/ask --connections 64 --server-pid $(pidof tidegate)";
+
+pub(super) const SERVICE_EXAMPLE: &str = "Example, as services made for RIG answer:
+  tidegate-load service --brokers 127.0.0.1:9092 --topic asked --response-topic rig-proxy-response --ignore-reply-address";
 
 pub(super) const BACKEND_EXAMPLE: &str = "Example:
   tidegate-load backend --listen 127.0.0.1:9000 --answer-bytes 1000 --delay-ms 20";
@@ -59,6 +69,72 @@ pub(crate) struct ProxyArgs {
     measuring: Measuring,
     #[command(flatten)]
     output: Output,
+}
+
+/// Calls whose answers come back through Kafka.
+#[derive(Args, Debug)]
+pub(crate) struct RequestArgs {
+    /// Endpoint of target kafka with response_from kafka; {number} in it becomes the number of the call
+    #[arg(long)]
+    url: String,
+    /// Keep-alive connections, and so calls at the same time
+    #[arg(long, short = 'n', default_value_t = 64)]
+    connections: u32,
+    /// Size of each request, a CloudEvent; about 130 at least
+    #[arg(long, default_value_t = 200)]
+    event_bytes: usize,
+    /// Further header of each request, "name: value"; may be repeated
+    #[arg(long, value_name = "LINE")]
+    header: Vec<String>,
+    #[command(flatten)]
+    calls: CallArgs,
+    #[command(flatten)]
+    measuring: Measuring,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The bundled service.
+#[derive(Args, Debug)]
+pub(crate) struct ServiceArgs {
+    /// Kafka's bootstrap servers
+    #[arg(long)]
+    brokers: String,
+    /// Topic of the requests
+    #[arg(long)]
+    topic: String,
+    /// Topic for answers to requests that name none
+    #[arg(long, default_value = "rig-proxy-response")]
+    response_topic: String,
+    /// Answer to --response-topic also where a request names its own reply topic and partition
+    #[arg(long)]
+    ignore_reply_address: bool,
+    /// Size of each answer's body; 21 at least
+    #[arg(long, default_value_t = 200)]
+    answer_bytes: usize,
+    /// Bind it to this CPU
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+impl RequestArgs {
+    pub(super) fn into_scenario(self) -> (CallScenario, Output) {
+        let calls = HttpCalls { headers: self.header, ..HttpCalls::events(&self.url, self.event_bytes) };
+        (self.calls.scenario(CallPath::Http(calls), self.connections, &self.measuring), self.output)
+    }
+}
+
+impl ServiceArgs {
+    pub(super) fn into_options(self) -> ServiceOptions {
+        ServiceOptions {
+            brokers: self.brokers,
+            topic: self.topic,
+            response_topic: self.response_topic,
+            ignores_reply_address: self.ignore_reply_address,
+            answer_bytes: self.answer_bytes,
+            cpu: self.cpu,
+        }
+    }
 }
 
 /// The bundled backend.
