@@ -41,7 +41,7 @@ impl Drop for Running {
 }
 
 fn load(rate_per_s: Option<f64>) -> CallLoad {
-    CallLoad { concurrency: 8, rate_per_s, duration_s: 0.5, warmup_s: 0.1 }
+    CallLoad { concurrency: 8, rate_per_s, duration_s: 0.5, total: None, warmup_s: 0.1 }
 }
 
 fn run(calls: HttpCalls, load: CallLoad) -> CallReport {
@@ -99,6 +99,16 @@ fn what_the_schedule_wanted_and_could_not_be_sent_in_time_is_said() {
     assert!(!report.passed());
     assert_eq!(report.counts.issued + report.counts.unsent, 50);
     assert!(report.counts.unsent > 40 && report.table().contains("never sent"), "{}", report.table());
+}
+
+#[test]
+fn a_closed_loop_ends_after_the_number_of_calls_asked_for() {
+    let backend = Running::start(100, 0);
+    let load = CallLoad { duration_s: 60.0, total: Some(333), warmup_s: 0.0, ..load(None) };
+    let report = run(HttpCalls::get(&backend.url()), load);
+    assert!(report.passed(), "{}", report.table());
+    assert_eq!((report.counts.answered, report.counts.measured), (333, 333));
+    assert!(report.measured_s < 60.0);
 }
 
 #[test]

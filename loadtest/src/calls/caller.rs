@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ledger::{Ledger, UnderWay};
 use super::number::{CallNumber, HEADER, Payload};
 use super::report::CallSecond;
-use super::scenario::HttpCalls;
+use super::scenario::{CallLoad, HttpCalls};
 use super::template::CallTemplate;
 use super::{Phases, Samples};
 use crate::clock::Clock;
@@ -53,6 +53,8 @@ pub(super) struct HttpCaller {
     /// Answers have no body.
     is_head: bool,
     schedule: Option<Schedule>,
+    /// Calls of a closed loop.
+    total: u64,
     phases: Phases,
     ledger: Ledger,
     clock: Clock,
@@ -73,7 +75,7 @@ impl HttpCaller {
         template: CallTemplate,
         endpoint: &Endpoint,
         calls: &HttpCalls,
-        concurrency: u32,
+        load: &CallLoad,
         schedule: Option<Schedule>,
         phases: Phases,
         ledger: Ledger,
@@ -89,14 +91,15 @@ impl HttpCaller {
             address: endpoint.address,
             is_head: calls.method == "HEAD",
             schedule,
+            total: load.total.unwrap_or(u64::MAX),
             phases,
             ledger,
             clock,
             epoll,
             timer,
-            connections: (0..concurrency).map(|_| None).collect(),
-            idle: Vec::with_capacity(concurrency as usize),
-            cooling: (0..concurrency).map(|index| (0, index)).collect(),
+            connections: (0..load.concurrency).map(|_| None).collect(),
+            idle: Vec::with_capacity(load.concurrency as usize),
+            cooling: (0..load.concurrency).map(|index| (0, index)).collect(),
             buffer: vec![0; READ_BUFFER_BYTES],
             scratch: Vec::new(),
             swept_ns: 0,
@@ -111,11 +114,15 @@ impl HttpCaller {
     ) -> Result<(Ledger, Samples), LoadError> {
         let mut list = ReadyList::with_capacity(EVENTS_PER_WAIT);
         let mut samples = Samples::default();
-        let phases = self.phases;
+        let mut phases = self.phases;
         // Calls that the schedule wants may leave late, but not for ever.
         let last_ns = phases.measured_until_ns.saturating_add(phases.answer_timeout_ns);
         loop {
             let now_ns = self.clock.now_ns();
+            if self.schedule.is_none() && self.ledger.counts.issued >= self.total && self.ledger.in_flight == 0 {
+                phases.measured_until_ns = phases.measured_until_ns.min(now_ns);
+                self.ledger.end_measuring(now_ns);
+            }
             if samples.from.is_none() && now_ns >= phases.measured_from_ns {
                 samples.from = sample()?;
             }
@@ -152,13 +159,15 @@ impl HttpCaller {
     /// Sends the calls that are due, as far as connections are free. True when no further one will leave.
     fn dispatch(&mut self, now_ns: u64, last_ns: u64) -> Result<bool, LoadError> {
         let Some(schedule) = self.schedule else {
-            if now_ns >= self.phases.measured_until_ns {
-                return Ok(true);
-            }
-            while let Some(index) = self.idle.pop() {
+            let total = self.total;
+            let until_ns = self.phases.measured_until_ns;
+            let is_over = |ledger: &Ledger| now_ns >= until_ns || ledger.counts.issued >= total;
+            while !is_over(&self.ledger)
+                && let Some(index) = self.idle.pop()
+            {
                 self.send(index, now_ns);
             }
-            return Ok(false);
+            return Ok(is_over(&self.ledger));
         };
         let due = schedule.due(now_ns);
         while self.ledger.counts.issued < due && now_ns < last_ns {

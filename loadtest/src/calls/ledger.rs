@@ -123,6 +123,16 @@ impl Ledger {
         self.first_failure.get_or_insert_with(reason);
     }
 
+    /// Ends the measured part early.
+    pub(crate) fn end_measuring(&mut self, now_ns: u64) {
+        self.measured_until_ns = self.measured_until_ns.min(now_ns).max(self.measured_from_ns);
+    }
+
+    /// Length of the measured part, in seconds.
+    pub(crate) fn measured_s(&self) -> f64 {
+        (self.measured_until_ns - self.measured_from_ns) as f64 / SECOND_NS as f64
+    }
+
     /// Statuses and how often each came.
     pub(crate) fn statuses(&self) -> Vec<(u16, u64)> {
         self.statuses.iter().map(|(status, count)| (*status, *count)).collect()
@@ -212,6 +222,16 @@ mod tests {
         assert!((second.answers_per_s - 2.0).abs() < 0.01);
         assert_eq!(ledger.latency().len(), 1);
         assert!(ledger.latency().max().abs_diff(30_000) < 100);
+    }
+
+    #[test]
+    fn a_measured_part_that_ends_early_is_as_long_as_it_was_and_never_negative() {
+        let mut ledger = ledger();
+        assert!((ledger.measured_s() - 1.9).abs() < 1e-9);
+        ledger.end_measuring(600 * MS);
+        assert!((ledger.measured_s() - 0.5).abs() < 1e-9);
+        ledger.end_measuring(50 * MS);
+        assert_eq!(ledger.measured_s(), 0.0);
     }
 
     #[test]

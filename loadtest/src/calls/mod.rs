@@ -72,18 +72,18 @@ pub fn run_calls(scenario: &CallScenario, mut progress: impl FnMut(&CallSecond))
     let load = &scenario.load;
     let schedule = load.rate_per_s.map(|rate| Schedule::new(phases.began_ns, rate, load.duration_s));
     let template = CallTemplate::http(calls, &endpoint);
-    let caller = HttpCaller::new(template, &endpoint, calls, load.concurrency, schedule, phases, ledger, clock)?;
+    let caller = HttpCaller::new(template, &endpoint, calls, load, schedule, phases, ledger, clock)?;
     let (ledger, samples) = caller.run(&sample, &mut progress)?;
     let closed = sample()?;
     let server = before.zip(samples.from).zip(samples.until).zip(closed);
-    let measured_s = (phases.measured_until_ns - phases.measured_from_ns) as f64 / SECOND_NS;
+    let measured_s = ledger.measured_s();
     let server =
         server.map(|(((before, ready), after), closed)| ServerUsage { before, ready, after, closed, measured_s });
     Ok(CallReport {
         scenario: scenario.clone(),
         elapsed_s: clock.now_ns() as f64 / SECOND_NS,
         measured_s,
-        calls_per_s: ledger.counts.measured as f64 / measured_s,
+        calls_per_s: ledger.counts.measured as f64 / measured_s.max(1e-9),
         statuses: ledger.statuses(),
         latency: LatencySummary::of(ledger.latency()),
         first_failure: ledger.first_failure,

@@ -88,15 +88,17 @@ pub struct CallLoad {
     /// Calls a second. `None`: each answer is followed by the next call at once (closed loop); latency then counts from
     /// the real send time.
     pub rate_per_s: Option<f64>,
-    /// How long, in seconds, warm-up included.
+    /// How long at most, in seconds, warm-up included.
     pub duration_s: f64,
+    /// A closed loop ends after so many calls, if its time isn't over before.
+    pub total: Option<u64>,
     /// Part at the start that is audited, but not measured, in seconds.
     pub warmup_s: f64,
 }
 
 impl Default for CallLoad {
     fn default() -> Self {
-        Self { concurrency: 50, rate_per_s: None, duration_s: 10.0, warmup_s: 1.0 }
+        Self { concurrency: 50, rate_per_s: None, duration_s: 10.0, total: None, warmup_s: 1.0 }
     }
 }
 
@@ -131,6 +133,9 @@ impl CallScenario {
         }
         if !positive(load.duration_s) || load.rate_per_s.is_some_and(|rate| !positive(rate)) {
             return refuse("rate and duration must be positive");
+        }
+        if load.total.is_some_and(|total| total == 0 || load.rate_per_s.is_some()) {
+            return refuse("a number of calls is for closed loops, and at least 1");
         }
         if !(load.warmup_s >= 0.0 && load.warmup_s < load.duration_s) {
             return refuse("the warm-up must be shorter than the duration");
@@ -175,6 +180,7 @@ mod tests {
         assert_eq!(refusal(|_, _| {}), "");
         assert!(refusal(|scenario, _| scenario.load.concurrency = 0).contains("between 1 and"));
         assert!(refusal(|scenario, _| scenario.load.rate_per_s = Some(f64::NAN)).contains("positive"));
+        assert!(refusal(|scenario, _| scenario.load.total = Some(0)).contains("closed loops"));
         assert!(refusal(|scenario, _| scenario.load.warmup_s = f64::NAN).contains("warm-up"));
         assert!(refusal(|scenario, _| scenario.load.warmup_s = 10.0).contains("warm-up"));
         assert!(refusal(|scenario, _| scenario.answer_timeout_s = 0.0).contains("answer"));

@@ -37,6 +37,9 @@ pub(crate) struct CallArgs {
     /// Seconds of calling, warm-up included
     #[arg(long, default_value_t = 10.0)]
     duration: f64,
+    /// End a closed loop after so many calls, if its time isn't over before
+    #[arg(long, value_name = "CALLS", conflicts_with = "rate")]
+    total: Option<u64>,
     /// Seconds at the start that are not measured
     #[arg(long, default_value_t = 1.0)]
     warmup: f64,
@@ -169,7 +172,13 @@ impl CallArgs {
     fn scenario(&self, path: CallPath, concurrency: u32, measuring: &Measuring) -> CallScenario {
         CallScenario {
             path,
-            load: CallLoad { concurrency, rate_per_s: self.rate, duration_s: self.duration, warmup_s: self.warmup },
+            load: CallLoad {
+                concurrency,
+                rate_per_s: self.rate,
+                duration_s: self.duration,
+                total: self.total,
+                warmup_s: self.warmup,
+            },
             observe: Observe { server_pid: measuring.server_pid, pin_cpu: measuring.pin_cpu },
             answer_timeout_s: self.answer_timeout,
         }

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Also write the report to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure this figure alone; may be repeated.
+    /// Measure this figure alone, or those of one section (`events`, `requests`); may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
