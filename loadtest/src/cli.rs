@@ -424,8 +424,11 @@ mod tests {
     fn flags_become_calls() {
         let scenario = calls("tidegate-load proxy --url http://h/x -n 7 --rate 5 --request-bytes 90 --method PUT");
         assert_eq!((scenario.load.concurrency, scenario.load.rate_per_s), (7, Some(5.0)));
-        let CallPath::Http(http) = &scenario.path;
+        let CallPath::Http(http) = &scenario.path else { panic!("not over HTTP") };
         assert_eq!((http.method.as_str(), http.body), ("PUT", RequestBody::Plain { bytes: 90 }));
+        let scenario = calls("tidegate-load request --reactive kafka:t/s --brokers k:1 --clients 4 -n 9");
+        let CallPath::Reactive(reactive) = &scenario.path else { panic!("over HTTP") };
+        assert_eq!((reactive.clients, reactive.brokers.as_str(), scenario.load.concurrency), (4, "k:1", 9));
         let Task::Backend(options) = Cli::parse_from(["tidegate-load", "backend", "--delay-ms", "7"]).into_task()
         else {
             panic!("no backend")

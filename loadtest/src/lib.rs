@@ -28,6 +28,7 @@ mod latency;
 mod marker;
 mod process;
 mod publish;
+mod reactive_service;
 mod receiver;
 mod report;
 mod run;
@@ -42,8 +43,8 @@ mod wire;
 pub use audit::AuditReport;
 pub use backend::{Backend, BackendOptions};
 pub use calls::{
-    CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, RequestBody, call_progress_line,
-    run_calls,
+    CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, ReactiveCalls, ReplyBytes,
+    RequestBody, call_progress_line, run_calls,
 };
 pub use error::LoadError;
 pub use html::html;

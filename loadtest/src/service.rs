@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::calls::number::CallNumber;
 use crate::error::LoadError;
+use crate::reactive_service;
 use crate::sys::PinnedToCpu;
 
 /// Headers that requests of Tidegate carry, and answers of any service.
@@ -45,6 +46,8 @@ pub struct ServiceOptions {
     pub ignores_reply_address: bool,
     /// Size of each answer's body; at least what the number takes (21).
     pub answer_bytes: usize,
+    /// Serve this id with a `ReactiveServer` instead, for calls through the bare client.
+    pub reactive: Option<String>,
     /// CPU that its threads are bound to.
     pub cpu: Option<usize>,
 }
@@ -70,6 +73,9 @@ pub fn serve(
 ) -> Result<(), LoadError> {
     let pin = |cpu| PinnedToCpu::pin(cpu).map_err(LoadError::system(format!("binding to CPU {cpu}")));
     let _pinned = options.cpu.map(pin).transpose()?;
+    if let Some(id) = &options.reactive {
+        return reactive_service::serve(options, id, stop, ready);
+    }
     let failed = |error: KafkaError| LoadError::Service { topic: options.topic.clone(), reason: error.to_string() };
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &options.brokers).set("client.id", "tidegate-load-service");

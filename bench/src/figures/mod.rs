@@ -2,7 +2,7 @@
 //!
 //! Each figure runs the real `tidegate` on one CPU, the load generator on another, and where it is compared with a floor,
 //! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`,
-//! `discard` and `matching` for events, and `proxied`, `routes` and `unanswered` for requests.
+//! `discard` and `matching` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
 
 mod broadcast;
 mod connections;
@@ -15,6 +15,7 @@ mod matching;
 mod nginx;
 pub mod process;
 mod proxied;
+mod reactive;
 mod routes;
 mod unanswered;
 mod unicast;
@@ -31,10 +32,13 @@ pub use self::error::FigureError;
 type Measure = fn(&Context) -> Result<Vec<Finding>, FigureError>;
 
 /// All figures by section and name, in the order of the tables. Those that leave most behind in the kernel come last.
-const FIGURES: [(Section, &str, Measure); 13] = [
+const FIGURES: [(Section, &str, Measure); 16] = [
     (Section::Requests, "proxy", proxied::throughput),
     (Section::Requests, "added", proxied::added_latency),
     (Section::Requests, "routes", routes::route_match),
+    (Section::Requests, "round-trip", reactive::round_trip),
+    (Section::Requests, "requests-in-flight", reactive::requests),
+    (Section::Requests, "reply-bytes", reactive::reply_bytes),
     (Section::Events, "broadcast", broadcast::fixed_rate),
     (Section::Events, "saturation", broadcast::saturation),
     (Section::Events, "unicast", unicast::cost),

@@ -46,16 +46,31 @@ impl Server {
         arguments: &[String],
         environment: &[(&str, String)],
     ) -> Result<Self, FigureError> {
+        Self::start_saying(cpu, program, arguments, environment, Stdio::null(), address_in)
+    }
+
+    /// As [`Self::start_on`], and waits for a line in which `ready` finds an address (or nothing that is needed as one).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_saying(
+        cpu: usize,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+        stdin: Stdio,
+        ready: fn(&str) -> Option<String>,
+    ) -> Result<Self, FigureError> {
         let mut command = pinned(cpu, program, arguments)?;
         command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(FigureError::system("starting a server"))?;
         let refused = |reason: &str| refused(program, arguments, reason);
         let Some(stdout) = child.stdout.take() else { return Err(refused("it has no standard output")) };
         let (sender, addresses) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(url) = address_in(&line) {
+                if let Some(url) = ready(&line) {
                     // Nobody waits any more once the first has come; the pipe is drained all the same.
                     let _ = sender.send(url);
                 }

@@ -15,7 +15,6 @@ use super::{Phases, Samples};
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
 use crate::error::LoadError;
-use crate::process::ProcessSample;
 use crate::schedule::Schedule;
 use crate::sys::{self, Epoll, Interest, ReadyList, Timer};
 use crate::wire::http::{Framing, field, parse_head, whole_body};
@@ -109,11 +108,10 @@ impl HttpCaller {
     /// Runs until every call has its answer or has been given up.
     pub(super) fn run(
         mut self,
-        sample: &dyn Fn() -> Result<Option<ProcessSample>, LoadError>,
+        samples: &mut Samples<'_>,
         progress: &mut dyn FnMut(&CallSecond),
-    ) -> Result<(Ledger, Samples), LoadError> {
+    ) -> Result<Ledger, LoadError> {
         let mut list = ReadyList::with_capacity(EVENTS_PER_WAIT);
-        let mut samples = Samples::default();
         let mut phases = self.phases;
         // Calls that the schedule wants may leave late, but not for ever.
         let last_ns = phases.measured_until_ns.saturating_add(phases.answer_timeout_ns);
@@ -123,12 +121,7 @@ impl HttpCaller {
                 phases.measured_until_ns = phases.measured_until_ns.min(now_ns);
                 self.ledger.end_measuring(now_ns);
             }
-            if samples.from.is_none() && now_ns >= phases.measured_from_ns {
-                samples.from = sample()?;
-            }
-            if samples.until.is_none() && now_ns >= phases.measured_until_ns {
-                samples.until = sample()?;
-            }
+            samples.take(now_ns, phases)?;
             self.reopen(now_ns);
             let all_left = self.dispatch(now_ns, last_ns)?;
             if all_left && self.ledger.in_flight == 0 && now_ns >= phases.measured_until_ns {
@@ -153,7 +146,7 @@ impl HttpCaller {
             self.ledger.counts.unsent = schedule.total() - self.ledger.counts.issued;
         }
         self.ledger.end_second(self.clock.now_ns(), true);
-        Ok((self.ledger, samples))
+        Ok(self.ledger)
     }
 
     /// Sends the calls that are due, as far as connections are free. True when no further one will leave.

@@ -2,11 +2,12 @@
 //!
 //! A [`CallScenario`] says what to call; [`run_calls`] does it on one thread and returns a [`CallReport`]. Each call
 //! carries a `number` that its answer must repeat, also in every byte of the body; `template` makes the requests, `caller`
-//! sends them and reads the answers, and `ledger` keeps what became of each.
+//! sends them and reads the answers, `reactive` does both through the bare client over Kafka, and `ledger` keeps what became of each.
 
 mod caller;
 mod ledger;
 pub(crate) mod number;
+pub(crate) mod reactive;
 mod report;
 mod scenario;
 mod template;
@@ -14,11 +15,12 @@ mod template;
 use std::net::TcpStream;
 use std::time::Duration;
 
-pub use self::report::{CallCounts, CallReport, CallSecond, call_progress_line};
-pub use self::scenario::{CallLoad, CallPath, CallScenario, HttpCalls, RequestBody};
+pub use self::report::{CallCounts, CallReport, CallSecond, ReplyBytes, call_progress_line};
+pub use self::scenario::{CallLoad, CallPath, CallScenario, HttpCalls, ReactiveCalls, RequestBody};
 
 use self::caller::HttpCaller;
 use self::ledger::Ledger;
+use self::reactive::ReactiveCaller;
 use self::template::CallTemplate;
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
@@ -47,11 +49,25 @@ struct Phases {
     answer_timeout_ns: u64,
 }
 
-/// What is read from the server's process while the calls are under way.
-#[derive(Clone, Copy, Debug, Default)]
-struct Samples {
-    from: Option<ProcessSample>,
-    until: Option<ProcessSample>,
+/// What is read of the server's process and this one at both ends of the measured part.
+struct Samples<'a> {
+    read_server: &'a dyn Fn() -> Result<Option<ProcessSample>, LoadError>,
+    from: Option<(Option<ProcessSample>, ProcessSample)>,
+    until: Option<(Option<ProcessSample>, ProcessSample)>,
+}
+
+impl Samples<'_> {
+    /// Reads what is due by now.
+    fn take(&mut self, now_ns: u64, phases: Phases) -> Result<(), LoadError> {
+        let read = || Ok::<_, LoadError>(((self.read_server)()?, ProcessSample::read(std::process::id())?));
+        if self.from.is_none() && now_ns >= phases.measured_from_ns {
+            self.from = Some(read()?);
+        }
+        if self.until.is_none() && now_ns >= phases.measured_until_ns {
+            self.until = Some(read()?);
+        }
+        Ok(())
+    }
 }
 
 /// Runs `scenario` to its end, and calls `progress` about once a second.
@@ -62,21 +78,29 @@ pub fn run_calls(scenario: &CallScenario, mut progress: impl FnMut(&CallSecond))
     scenario.validate()?;
     let pin = |cpu| PinnedToCpu::pin(cpu).map_err(LoadError::system(format!("binding to CPU {cpu}")));
     let _pinned = scenario.observe.pin_cpu.map(pin).transpose()?;
-    let sample = || scenario.observe.server_pid.map(ProcessSample::read).transpose();
-    let before = sample()?;
-    let CallPath::Http(calls) = &scenario.path;
-    let endpoint = open_path(calls, scenario.load.concurrency)?;
-    let clock = Clock::start();
-    let phases = phases(scenario, clock.now_ns());
-    let ledger = Ledger::new(run_id(), phases.measured_from_ns, phases.measured_until_ns, phases.began_ns);
+    let read_server = || scenario.observe.server_pid.map(ProcessSample::read).transpose();
+    let before = read_server()?;
+    let mut samples = Samples { read_server: &read_server, from: None, until: None };
     let load = &scenario.load;
-    let schedule = load.rate_per_s.map(|rate| Schedule::new(phases.began_ns, rate, load.duration_s));
-    let template = CallTemplate::http(calls, &endpoint);
-    let caller = HttpCaller::new(template, &endpoint, calls, load, schedule, phases, ledger, clock)?;
-    let (ledger, samples) = caller.run(&sample, &mut progress)?;
-    let closed = sample()?;
-    let server = before.zip(samples.from).zip(samples.until).zip(closed);
+    let (ledger, clock, reply_bytes) = match &scenario.path {
+        CallPath::Http(calls) => {
+            let endpoint = open_path(calls, load.concurrency)?;
+            let (clock, phases, ledger) = begin(scenario);
+            let schedule = load.rate_per_s.map(|rate| Schedule::new(phases.began_ns, rate, load.duration_s));
+            let template = CallTemplate::http(calls, &endpoint);
+            let caller = HttpCaller::new(template, &endpoint, calls, load, schedule, phases, ledger, clock)?;
+            (caller.run(&mut samples, &mut progress)?, clock, None)
+        }
+        CallPath::Reactive(calls) => {
+            let caller = ReactiveCaller::connect(calls)?;
+            let (clock, phases, ledger) = begin(scenario);
+            let (ledger, bytes) = caller.run(load, phases, ledger, clock, &mut samples, &mut progress)?;
+            (ledger, clock, Some(bytes))
+        }
+    };
     let measured_s = ledger.measured_s();
+    let ((ready, own_from), (after, own_until)) = (samples.from.unwrap_or_default(), samples.until.unwrap_or_default());
+    let server = before.zip(ready).zip(after).zip(read_server()?);
     let server =
         server.map(|(((before, ready), after), closed)| ServerUsage { before, ready, after, closed, measured_s });
     Ok(CallReport {
@@ -90,8 +114,17 @@ pub fn run_calls(scenario: &CallScenario, mut progress: impl FnMut(&CallSecond))
         counts: ledger.counts,
         server,
         generator: ProcessSample::read(std::process::id())?,
+        generator_cpu_s: own_until.cpu_s() - own_from.cpu_s(),
+        reply_bytes,
         series: ledger.series,
     })
+}
+
+/// Starts the run's clock.
+fn begin(scenario: &CallScenario) -> (Clock, Phases, Ledger) {
+    let clock = Clock::start();
+    let phases = phases(scenario, clock.now_ns());
+    (clock, phases, Ledger::new(run_id(), phases.measured_from_ns, phases.measured_until_ns, phases.began_ns))
 }
 
 /// Checks that there are enough files for the connections, and somebody who takes them.

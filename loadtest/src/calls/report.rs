@@ -48,6 +48,15 @@ pub struct CallCounts {
     pub reconnected: u64,
 }
 
+/// Bytes that clients read from the reply topic.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ReplyBytes {
+    /// All of them.
+    pub read: u64,
+    /// Those of answers to the clients' own calls.
+    pub own: u64,
+}
+
 /// The outcome of a run of calls.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct CallReport {
@@ -71,6 +80,10 @@ pub struct CallReport {
     pub server: Option<ServerUsage>,
     /// CPU and memory of this process at the end.
     pub generator: ProcessSample,
+    /// CPU of this process in the measured part, in seconds.
+    pub generator_cpu_s: f64,
+    /// What was read from the reply topic, where calls go over Kafka.
+    pub reply_bytes: Option<ReplyBytes>,
     /// Second by second.
     pub series: Vec<CallSecond>,
 }
@@ -151,6 +164,10 @@ impl CallReport {
                 [server.before, server.after, server.closed].map(|sample| mebibytes(sample.rss_bytes));
             row("server RSS", format!("{before} before, {after} after, {closed} closed"));
         }
+        if let Some(bytes) = &self.reply_bytes {
+            let each = bytes.read as f64 / bytes.own.max(1) as f64;
+            row("reply bytes", format!("{} read, {} useful, {each:.2} for each", bytes.read, bytes.own));
+        }
         row("generator CPU", format!("{:.2} s", self.generator.cpu_s()));
         row("outcome", if self.passed() { "passed".to_owned() } else { "FAILED".to_owned() });
         rows
@@ -188,6 +205,8 @@ mod tests {
             first_failure: None,
             server: None,
             generator: ProcessSample::default(),
+            generator_cpu_s: 0.0,
+            reply_bytes: Some(ReplyBytes { read: 30, own: 20 }),
             series: Vec::new(),
         }
     }
@@ -206,7 +225,13 @@ mod tests {
     fn the_table_names_statuses_and_faults_and_the_page_escapes_the_address() {
         let report = report(CallCounts { issued: 6, answered: 5, refused: 1, ..CallCounts::default() });
         let table = report.table();
-        assert!(table.contains("200: 5, 504: 1") && table.contains("1 refused") && table.contains("FAILED"), "{table}");
+        assert!(
+            table.contains("200: 5, 504: 1")
+                && table.contains("1 refused")
+                && table.contains("1.50 for each")
+                && table.contains("FAILED"),
+            "{table}"
+        );
         assert!(report.html().contains("http://h/&lt;x&gt;"));
     }
 

@@ -8,6 +8,7 @@ use crate::scenario::Observe;
 /// Largest body of a request or an answer.
 const MAX_BODY_BYTES: usize = 8 << 20;
 const MAX_CONCURRENCY: u32 = 100_000;
+const MAX_CLIENTS: u32 = 256;
 
 /// A load of calls, each of which has one answer. [`run_calls`](crate::run_calls) carries it out.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -27,6 +28,23 @@ pub struct CallScenario {
 pub enum CallPath {
     /// Over HTTP.
     Http(HttpCalls),
+    /// Through the bare `ReactiveClient`, over Kafka.
+    Reactive(ReactiveCalls),
+}
+
+/// Calls through bare clients of the crate `tidegate-reactive`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ReactiveCalls {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// Where the requests go: `kafka:topic/service`.
+    pub destination: String,
+    /// Topic of the answers, with a partition for each client if it has to be made.
+    pub reply_topic: String,
+    /// Size of each request.
+    pub payload_bytes: usize,
+    /// Clients that share the calls.
+    pub clients: u32,
 }
 
 /// Calls over keep-alive connections.
@@ -111,7 +129,7 @@ impl CallScenario {
     /// The scenario's name on the command line.
     pub fn name(&self) -> &'static str {
         match &self.path {
-            CallPath::Http(HttpCalls { body: RequestBody::CloudEvent { .. }, .. }) => "request",
+            CallPath::Http(HttpCalls { body: RequestBody::CloudEvent { .. }, .. }) | CallPath::Reactive(_) => "request",
             CallPath::Http(_) => "proxy",
         }
     }
@@ -120,6 +138,7 @@ impl CallScenario {
     pub fn destination(&self) -> &str {
         match &self.path {
             CallPath::Http(calls) => &calls.url,
+            CallPath::Reactive(calls) => &calls.destination,
         }
     }
 
@@ -155,6 +174,17 @@ impl CallScenario {
                     return refuse("a header must read `name: value`");
                 }
                 if calls.body.bytes() > MAX_BODY_BYTES {
+                    return refuse("bodies are at most 8 MiB");
+                }
+            }
+            CallPath::Reactive(calls) => {
+                if calls.clients == 0 || calls.clients > MAX_CLIENTS {
+                    return refuse("between 1 and 256 clients can share the calls");
+                }
+                if load.rate_per_s.is_some() {
+                    return refuse("calls through the bare client are a closed loop, without a rate");
+                }
+                if calls.payload_bytes > MAX_BODY_BYTES {
                     return refuse("bodies are at most 8 MiB");
                 }
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use tidegate_load::{
-    BackendOptions, CallLoad, CallPath, CallScenario, HttpCalls, Observe, RequestBody, ServiceOptions,
+    BackendOptions, CallLoad, CallPath, CallScenario, HttpCalls, Observe, ReactiveCalls, RequestBody, ServiceOptions,
 };
 
 use super::{Measuring, Output};
@@ -20,7 +20,10 @@ At a fixed rate, with bodies of 10 kB:
 pub(super) const REQUEST_EXAMPLE: &str =
     "Example, through an endpoint /ask of target kafka with topic `asked` and response_from kafka:
   tidegate-load service --brokers 127.0.0.1:9092 --topic asked
-  tidegate-load request --url http://127.0.0.1:4000/ask --connections 64 --server-pid $(pidof tidegate)";
+  tidegate-load request --url http://127.0.0.1:4000/ask --connections 64 --server-pid $(pidof tidegate)
+Through the bare client:
+  tidegate-load service --brokers 127.0.0.1:9092 --topic asked --reactive ask
+  tidegate-load request --brokers 127.0.0.1:9092 --reactive kafka:asked/ask --connections 1024";
 
 pub(super) const SERVICE_EXAMPLE: &str = "Example, as services made for RIG answer:
   tidegate-load service --brokers 127.0.0.1:9092 --topic asked --response-topic rig-proxy-response --ignore-reply-address";
@@ -78,12 +81,24 @@ pub(crate) struct ProxyArgs {
 #[derive(Args, Debug)]
 pub(crate) struct RequestArgs {
     /// Endpoint of target kafka with response_from kafka; {number} in it becomes the number of the call
-    #[arg(long)]
-    url: String,
-    /// Keep-alive connections, and so calls at the same time
+    #[arg(long, required_unless_present = "reactive")]
+    url: Option<String>,
+    /// Call through the bare ReactiveClient instead: kafka:topic/service
+    #[arg(long, value_name = "DESTINATION", conflicts_with_all = ["url", "header", "rate"], requires = "brokers")]
+    reactive: Option<String>,
+    /// Kafka's bootstrap servers, for --reactive
+    #[arg(long, requires = "reactive")]
+    brokers: Option<String>,
+    /// Topic of the answers, for --reactive
+    #[arg(long, default_value = "tidegate-load-replies")]
+    reply_topic: String,
+    /// Clients that share the calls, for --reactive
+    #[arg(long, default_value_t = 1)]
+    clients: u32,
+    /// Keep-alive connections, and so calls at the same time; for --reactive calls in flight
     #[arg(long, short = 'n', default_value_t = 64)]
     connections: u32,
-    /// Size of each request, a CloudEvent; about 130 at least
+    /// Size of each request, over HTTP a CloudEvent of about 130 bytes at least
     #[arg(long, default_value_t = 200)]
     event_bytes: usize,
     /// Further header of each request, "name: value"; may be repeated
@@ -112,6 +127,9 @@ pub(crate) struct ServiceArgs {
     /// Answer to --response-topic also where a request names its own reply topic and partition
     #[arg(long)]
     ignore_reply_address: bool,
+    /// Serve this id with a ReactiveServer instead, for `request --reactive`
+    #[arg(long, value_name = "ID", conflicts_with_all = ["response_topic", "ignore_reply_address"])]
+    reactive: Option<String>,
     /// Size of each answer's body; 21 at least
     #[arg(long, default_value_t = 200)]
     answer_bytes: usize,
@@ -122,8 +140,20 @@ pub(crate) struct ServiceArgs {
 
 impl RequestArgs {
     pub(super) fn into_scenario(self) -> (CallScenario, Output) {
-        let calls = HttpCalls { headers: self.header, ..HttpCalls::events(&self.url, self.event_bytes) };
-        (self.calls.scenario(CallPath::Http(calls), self.connections, &self.measuring), self.output)
+        let path = match self.reactive {
+            Some(destination) => CallPath::Reactive(ReactiveCalls {
+                brokers: self.brokers.unwrap_or_default(),
+                destination,
+                reply_topic: self.reply_topic,
+                payload_bytes: self.event_bytes,
+                clients: self.clients,
+            }),
+            None => CallPath::Http(HttpCalls {
+                headers: self.header,
+                ..HttpCalls::events(&self.url.unwrap_or_default(), self.event_bytes)
+            }),
+        };
+        (self.calls.scenario(path, self.connections, &self.measuring), self.output)
     }
 }
 
@@ -134,6 +164,7 @@ impl ServiceArgs {
             topic: self.topic,
             response_topic: self.response_topic,
             ignores_reply_address: self.ignore_reply_address,
+            reactive: self.reactive,
             answer_bytes: self.answer_bytes,
             cpu: self.cpu,
         }
