@@ -39,6 +39,7 @@ impl BareProducer {
     pub fn without_linger(brokers: &str, topic: &str) -> KafkaResult<Self> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "0");
+        config.set("socket.nagle.disable", "true");
         Ok(Self { producer: config.create()?, topic: topic.to_owned(), partition: None })
     }
 
