@@ -113,32 +113,31 @@ pub fn serve(
     producer.flush(PATIENCE).map_err(failed)
 }
 
-/// The ends of all partitions as they are now: what is written from here on will be read.
+/// The ends of all partitions as they are now: what is written from here on will be read. A topic that has just been made
+/// needs a moment until its partitions have leaders.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<TopicPartitionList, LoadError> {
-    let failed = |reason: String| LoadError::Service { topic: topic.to_owned(), reason };
     let began = Instant::now();
     loop {
-        let metadata =
-            consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|error| failed(error.to_string()))?;
-        let partitions: Vec<i32> =
-            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
-        if partitions.is_empty() {
-            if began.elapsed() > PATIENCE {
-                return Err(failed(format!("it has no partitions within {} s", PATIENCE.as_secs())));
-            }
-            std::thread::sleep(WAIT);
-            continue;
+        let reason = match ends_now(consumer, topic) {
+            Ok(list) if list.count() > 0 => return Ok(list),
+            Ok(_) => "it has no partitions".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if began.elapsed() > PATIENCE {
+            return Err(LoadError::Service { topic: topic.to_owned(), reason });
         }
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            let (_, end) = consumer
-                .fetch_watermarks(topic, partition, METADATA_TIMEOUT)
-                .map_err(|error| failed(error.to_string()))?;
-            list.add_partition_offset(topic, partition, Offset::Offset(end))
-                .map_err(|error| failed(error.to_string()))?;
-        }
-        return Ok(list);
+        std::thread::sleep(WAIT);
     }
+}
+
+fn ends_now(consumer: &BaseConsumer, topic: &str) -> Result<TopicPartitionList, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), METADATA_TIMEOUT)?;
+        list.add_partition_offset(topic, partition.id(), Offset::Offset(end))?;
+    }
+    Ok(list)
 }
 
 /// Answers one message; false if it is no request of the load generator.
