@@ -16,7 +16,7 @@ use crate::metrics::ShardMetrics;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
-use crate::runtime::{self, ShardThread};
+use crate::runtime::{self, Resolver, ShardThread};
 use crate::settings::ShardSettings;
 use crate::submit::Sinks;
 
@@ -59,6 +59,7 @@ impl Node {
         ingress_bell: &Bell,
     ) -> io::Result<(Self, Publisher)> {
         let interest = InterestLane::default();
+        let resolver = Resolver::start(settings.proxy.ca_pem.clone())?;
         let (mut event_lanes, mut control_lanes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in &layout.cores {
             let (events, control, inbox) = lanes(layout.mailbox_events);
@@ -84,6 +85,7 @@ impl Node {
                 interest: Arc::clone(&interest),
                 ingress_bell: ingress_bell.clone(),
                 sinks: sinks.clone(),
+                resolver: resolver.clone(),
                 addresses: node.listening.clone(),
             });
             let listening = started.and_then(|(thread, listening)| {

@@ -26,6 +26,12 @@ pub fn continue_trace(sent: Option<&str>) -> String {
     }
 }
 
+/// Whether a `traceparent` is one that [`continue_trace`] goes on with.
+#[must_use]
+pub fn is_valid(sent: &str) -> bool {
+    parse(sent).is_some()
+}
+
 /// Trace id and flags of a valid `traceparent`.
 fn parse(text: &str) -> Option<(&str, &str)> {
     let mut parts = text.split('-');

@@ -1,6 +1,5 @@
-//! The bodies of answers: bytes, or an event stream that hyper pulls.
+//! The bodies of answers: bytes, an event stream that hyper pulls, or what a backend sends.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::SharedWorld;
+use super::proxy::http::BackendBody;
 use crate::shard::connection::{Address, Closing};
 
 /// Body of an answer.
@@ -16,6 +16,19 @@ pub(super) enum Body {
     Full(Option<Bytes>),
     /// Events as they come.
     Events(EventBody),
+    /// A backend's.
+    Backend(Box<BackendBody>),
+}
+
+/// A backend's body does not come to its end: the client's connection, or its stream of HTTP/2, must not either.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The connection to the backend broke, or what came is no body.
+    #[error("the backend's body is broken: {0}")]
+    Backend(hyper::Error),
+    /// Nothing came for too long.
+    #[error("the backend stopped within a body (PROXY_IDLE_TIMEOUT)")]
+    Late,
 }
 
 impl Body {
@@ -45,9 +58,9 @@ impl Drop for EventBody {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Events(EventBody { world, address }) => {
@@ -63,17 +76,23 @@ impl http_body::Body for Body {
                     _ => Poll::Ready(None),
                 }
             }
+            Self::Backend(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(None))
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Events(_) => false,
+            Self::Backend(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Events(_) => SizeHint::default(),
+            Self::Backend(body) => body.size_hint(),
         }
     }
 }

@@ -13,15 +13,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::io::AsyncWrite;
 use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
 use super::open::{self, Opening};
+use super::proxy::http::tunnel::Tunnel;
 use super::service::{self, Caller};
-use super::{Registered, SharedWorld, stream};
+use super::{Registered, SharedWorld, adapter, stream};
 use crate::clock;
 use crate::head::{HTTP2_PREFACE, MAX_HEADERS};
 use crate::shard::connection::{Address, Closing};
@@ -34,8 +35,16 @@ const MAX_CONCURRENT_STREAMS: u32 = 256;
 /// Bytes of request headers on HTTP/2.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 
-/// Where the service leaves a stream that the connection's task goes on with.
-pub(super) type Handoff = Rc<RefCell<Option<Opening>>>;
+/// What a connection's task goes on with in place of HTTP.
+pub(super) enum Handed {
+    /// A stream of events.
+    Stream(Opening),
+    /// A WebSocket with a backend.
+    Tunnel(Tunnel),
+}
+
+/// Where the service leaves it.
+pub(super) type Handoff = Rc<RefCell<Option<Handed>>>;
 
 /// How far the request at hand is; shared by the service and the socket's adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +79,11 @@ impl Progress {
         self.world.shard.borrow_mut().set_deadline(self.address, deadline_ms);
     }
 
+    /// Ends the connection at this time, unless another phase begins before.
+    pub(super) fn until(&self, deadline_ms: u64) {
+        self.world.shard.borrow_mut().set_deadline(self.address, deadline_ms);
+    }
+
     /// Bytes came from the client.
     fn received(&self) {
         let phase = *self.phase.borrow();
@@ -92,8 +106,11 @@ pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes
     if multiplexed {
         progress.enter(Phase::Waiting);
         serve_http2(&world, address, io, progress, peer).await;
-    } else if let Some((stream, opening, rest)) = serve_http1(&world, address, io, progress, peer).await {
-        continue_as_stream(registered, stream, opening, rest).await;
+    } else if let Some((mut stream, handed, rest)) = serve_http1(&world, address, io, progress, peer).await {
+        match handed {
+            Handed::Stream(opening) => continue_as_stream(registered, stream, opening, rest).await,
+            Handed::Tunnel(tunnel) => tunnel.carry(&world, address, &mut stream, rest).await,
+        }
     }
 }
 
@@ -103,7 +120,7 @@ async fn serve_http1(
     io: Io,
     progress: Progress,
     peer: Option<IpAddr>,
-) -> Option<(TcpStream, Opening, Bytes)> {
+) -> Option<(TcpStream, Handed, Bytes)> {
     let handoff = Handoff::default();
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
@@ -118,14 +135,15 @@ async fn serve_http1(
         .half_close(false)
         .title_case_headers(false)
         .serve_connection(io, service);
+    let mut torn = false;
     let mut handed = poll_fn(|cx| {
         let closing = note_waker(world, address, cx);
         if closing == Closing::Now {
             return Poll::Ready(None);
         }
         let polled = connection.poll_without_shutdown(cx);
-        if let Some(opening) = handoff.borrow_mut().take() {
-            return Poll::Ready(Some(opening));
+        if let Some(handed) = handoff.borrow_mut().take() {
+            return Poll::Ready(Some(handed));
         }
         match polled {
             Poll::Pending => Poll::Pending,
@@ -134,6 +152,7 @@ async fn serve_http1(
                 if error.is_parse() {
                     world.shard.borrow().metrics().requests_malformed.add(1);
                 }
+                torn = error.is_user();
                 Poll::Ready(None)
             }
         }
@@ -141,10 +160,15 @@ async fn serve_http1(
     .await;
     let parts = connection.into_parts();
     match handed.take() {
-        Some(opening) => {
+        Some(handed) => {
             let mut rest = parts.read_buf.to_vec();
             rest.extend_from_slice(&parts.io.read);
-            Some((parts.io.stream, opening, rest.into()))
+            Some((parts.io.stream, handed, rest.into()))
+        }
+        None if torn => {
+            // A body that ends with the connection would look complete.
+            socket::reset_on_close(parts.io.stream.as_raw_fd());
+            None
         }
         None => {
             let mut stream = parts.io.stream;
@@ -192,7 +216,7 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
     .await;
 }
 
-fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Closing {
+pub(super) fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Closing {
     let mut shard = world.shard.borrow_mut();
     let Some(connection) = shard.connections().get_mut(address) else { return Closing::Now };
     connection.remember(cx.waker());
@@ -201,7 +225,7 @@ fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Cl
 
 /// Runs hyper's HTTP/2 streams on the shard's executor.
 #[derive(Clone, Copy, Debug)]
-struct Spawner;
+pub(super) struct Spawner;
 
 impl<F> hyper::rt::Executor<F> for Spawner
 where
@@ -229,16 +253,9 @@ impl hyper::rt::Read for Io {
             return Poll::Ready(Ok(()));
         }
         let Self { stream, progress, .. } = &mut *self;
-        // Into the shard's buffer first: hyper's is not initialised, and zeroing it costs more than this copy.
-        let received = {
-            let mut buffer = progress.world.read_buffer.borrow_mut();
-            let len = buffer.len().min(to.remaining());
-            let received = match Pin::new(stream).poll_read(cx, &mut buffer[..len]) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(received) => received?,
-            };
-            to.put_slice(&buffer[..received]);
-            received
+        let received = match adapter::poll_read(&progress.world.read_buffer, stream, cx, to) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(received) => received?,
         };
         if received > 0 {
             progress.received();

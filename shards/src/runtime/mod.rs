@@ -5,6 +5,7 @@
 //! `service`, and `mail` drains the mailbox.
 
 mod accept;
+mod adapter;
 mod body;
 mod http;
 mod mail;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
+pub(crate) use self::proxy::http::resolver::Resolver;
 pub(crate) use self::start::{ShardThread, start};
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
@@ -41,7 +43,7 @@ struct World {
     settings: Arc<ShardSettings>,
     shard: RefCell<Shard>,
     /// Every connection reads into this buffer and is done with it before it waits again.
-    read_buffer: RefCell<Box<[u8]>>,
+    read_buffer: adapter::ReadBuffer,
     /// The control lanes of all shards, this one included.
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,

@@ -14,11 +14,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::body::{Body, EventBody};
-use super::http::{Handoff, Phase, Progress};
+use super::http::{Handed, Handoff, Phase, Progress};
 use super::{SharedWorld, open, polling, proxy, publish, tokens};
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
 use crate::mailbox::{Control, SetOutcome};
+use crate::proxy::forward;
 use crate::shard::connection::Output;
 use crate::subscription::{Duplicates, SubscriptionError, parse_put_body};
 use crate::token::TokenKind;
@@ -47,6 +48,10 @@ pub(super) async fn answer(
     }
     let (parts, body) = request.into_parts();
     let mut response = respond(&world, &caller, &parts, body).await;
+    if matches!(response.body(), Body::Backend(_)) {
+        // It passes as it is, and says itself when it has ended.
+        return Ok(response);
+    }
     if !http2 {
         caller.progress.enter(Phase::Idle);
     }
@@ -76,9 +81,9 @@ fn name_request(request: &HeaderMap, answer: &mut HeaderMap) {
 }
 
 async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Incoming) -> Answer {
-    if parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH) {
+    if let Some(reason) = forward::ambiguous_framing(parts.version, &parts.headers) {
         world.shard.borrow().metrics().requests_malformed.add(1);
-        return closing(text(StatusCode::BAD_REQUEST, "content-length and transfer-encoding exclude each other."));
+        return closing(text(StatusCode::BAD_REQUEST, reason));
     }
     let Ok(route) = route(parts.uri.path()) else { return with_status(StatusCode::BAD_REQUEST) };
     let method = &parts.method;
@@ -95,7 +100,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             {
                 match opening {
                     Ok(opening) => {
-                        *handoff.borrow_mut() = Some(opening);
+                        *handoff.borrow_mut() = Some(Handed::Stream(opening));
                         // The connection's task drops this future and goes on with the stream.
                         return pending().await;
                     }
@@ -296,7 +301,7 @@ pub(super) fn busy() -> Answer {
 }
 
 /// The connection can't be used after this answer.
-fn closing(mut answer: Answer) -> Answer {
+pub(super) fn closing(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
 use super::proxy::Proxy;
+use super::proxy::http::resolver::Resolver;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
 use crate::bell::Bell;
 use crate::clock;
@@ -42,6 +43,7 @@ pub(crate) struct ShardThread {
     pub(crate) interest: InterestLane,
     pub(crate) ingress_bell: Bell,
     pub(crate) sinks: Sinks,
+    pub(crate) resolver: Resolver,
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
@@ -88,15 +90,15 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             }
         };
         let addresses = accept::addresses(&listeners);
-        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, .. } = shard;
+        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } = shard;
         let now_ms = clock::now_ms();
         let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
-        let proxy = Proxy::new(number, &settings, now_ms);
+        let proxy = Proxy::new(number, &settings, resolver, now_ms);
         let world = Rc::new(World {
             number,
             settings,
             shard: RefCell::new(state),
-            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            read_buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice())),
             lanes,
             sinks,
             proxy,
@@ -119,5 +121,6 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             Err(error) => tracing::error!(shard = number, %error, "the mailbox task could not be started"),
         }
         mail::close_all(&world).await;
+        world.proxy.backends.close();
     });
 }

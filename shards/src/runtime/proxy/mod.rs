@@ -1,6 +1,6 @@
 //! The API proxy of one shard: requests that are for none of Tidegate's own calls.
 
-mod http;
+pub(super) mod http;
 mod kafka;
 
 use std::cell::RefCell;
@@ -15,8 +15,11 @@ use hyper::body::Incoming;
 use tidegate_reactive::correlation::CorrelationId;
 use tidegate_reactive::pending::Pending;
 
+use self::http::pool::Backends;
+use self::http::resolver::Resolver;
 use super::SharedWorld;
 use super::service::{Answer, Caller, text, uncached};
+use crate::proxy::deadline::Deadlines;
 use crate::proxy::endpoint::{Endpoint, Target};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
@@ -28,13 +31,25 @@ pub(super) struct Proxy {
     pub(super) apis: RefCell<Arc<ApiTable>>,
     /// Requests that wait for a correlated answer.
     pub(super) pending: Rc<RefCell<Pending<oneshot::Sender<CorrelatedAnswer>>>>,
+    /// Connections to HTTP backends.
+    pub(super) backends: Backends,
+    /// Deadlines of exchanges with them.
+    pub(super) deadlines: Deadlines,
+    /// Resolves their names.
+    pub(super) resolver: Resolver,
 }
 
 impl Proxy {
-    pub(super) fn new(number: usize, settings: &ShardSettings, now_ms: u64) -> Self {
+    pub(super) fn new(number: usize, settings: &ShardSettings, resolver: Resolver, now_ms: u64) -> Self {
         let instance = settings.proxy.instance + number as u64;
         let pending = Pending::new(instance, settings.proxy.max_pending, now_ms);
-        Self { apis: RefCell::default(), pending: Rc::new(RefCell::new(pending)) }
+        Self {
+            apis: RefCell::default(),
+            pending: Rc::new(RefCell::new(pending)),
+            backends: Backends::default(),
+            deadlines: Deadlines::new(now_ms),
+            resolver,
+        }
     }
 
     /// Brings an answer to the request that waits for it; false if none does.
@@ -43,8 +58,11 @@ impl Proxy {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Ends the waits that took too long: dropping the sender tells the request.
+    /// Ends what took too long: waits for correlated answers (dropping the sender tells the request), exchanges with
+    /// backends, and unused connections to them.
     pub(super) fn tick(&self, now_ms: u64) {
+        self.deadlines.tick(now_ms);
+        self.backends.tick(now_ms);
         self.pending.borrow_mut().expire(now_ms, |_, waiting| drop(waiting));
     }
 }

@@ -1,0 +1,114 @@
+//! The body of a request on its way to a backend: one piece at a time, asked for by the backend's connection.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::proxy::forward;
+
+/// How far a request's body is; shared by the body and the exchange.
+#[derive(Default)]
+pub(super) struct Upload {
+    /// Nothing more will be asked for.
+    pub(super) ended: Cell<bool>,
+    /// The client owes the next piece.
+    pub(super) starved: Cell<bool>,
+    /// Set with every piece.
+    pub(super) moved: Cell<bool>,
+    /// What the client sent is no body.
+    pub(super) broken: Cell<bool>,
+    /// The client waits for the backend's `100 Continue` (RFC 9110 section 10.1.1), and so does the body.
+    pub(super) held: Cell<bool>,
+    /// The backend's connection, while the body is held.
+    pub(super) waker: Cell<Option<Waker>>,
+}
+
+impl Upload {
+    /// Lets a held body go.
+    pub(super) fn release(&self) {
+        if self.held.replace(false)
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Body of a request.
+pub(super) enum RequestBody {
+    /// None.
+    Empty,
+    /// As it comes from the client.
+    Streaming(Streaming),
+}
+
+/// See [`RequestBody::Streaming`].
+pub(super) struct Streaming {
+    incoming: Incoming,
+    upload: Rc<Upload>,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, upload: &Rc<Upload>) -> Self {
+        if incoming.is_end_stream() {
+            upload.ended.set(true);
+            return Self::Empty;
+        }
+        Self::Streaming(Streaming { incoming, upload: Rc::clone(upload) })
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.upload.ended.set(true);
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else { return Poll::Ready(None) };
+        if upload.held.get() {
+            upload.waker.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        upload.starved.set(true);
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        upload.starved.set(false);
+        upload.moved.set(true);
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => Ok(match frame.into_trailers() {
+                Ok(mut trailers) => {
+                    forward::clean_trailers(&mut trailers);
+                    Frame::trailers(trailers)
+                }
+                Err(data) => data,
+            }),
+            Err(error) => {
+                upload.broken.set(true);
+                Err(error)
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(Streaming { incoming, .. }) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(Streaming { incoming, .. }) => incoming.size_hint(),
+        }
+    }
+}
