@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tidegate_shards::extractor::Extractors;
+use tidegate_shards::proxy::definition::Definition;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
@@ -140,6 +141,9 @@ impl Config {
         };
         check_sizes(&config, reader);
         config.warnings = features::check(reader);
+        if config.proxy.definitions.iter().any(Definition::is_secured) {
+            config.warnings.push(format!("PROXY_CONFIG_FILE: {}", crate::proxy::apis::SECURED));
+        }
         config
     }
 }

@@ -1,6 +1,7 @@
-//! The internal port: health, metrics and publishing without checks, on a tokio runtime of its own thread. Nothing on the
+//! The internal port: health, metrics, API definitions and publishing without checks, on a tokio runtime of its own thread. Nothing on the
 //! path of an event goes through it.
 
+mod apis;
 mod exposition;
 mod health;
 mod messages;

@@ -23,6 +23,8 @@ use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
+use crate::proxy::Apis;
+use crate::proxy::apis::ApiSources;
 use crate::signals::StopSignals;
 use crate::{check, limits};
 
@@ -52,6 +54,7 @@ pub struct Gateway {
     ingress: JoinHandle<()>,
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
+    apis: Arc<Apis>,
 }
 
 /// The hub of a node before its threads start.
@@ -136,10 +139,14 @@ impl Gateway {
             segment_bytes: SEGMENT_BYTES,
             history_bytes: config.history_bytes,
         };
-        let settings = Arc::new(shard_settings(config, cores.len()));
+        let apis = Apis::open(&api_sources(config, cores.len()))?;
+        let mut settings = shard_settings(config, cores.len());
+        settings.proxy.apis = apis.table()?;
+        let settings = Arc::new(settings);
         let sinks = Sinks { events: Arc::clone(&sink), requests: None, log: None };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell).map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
+        apis.serve(&node);
 
         let control = Control::start(ControlParts {
             listen: SocketAddr::new(config.internal_host, config.internal_port),
@@ -149,13 +156,16 @@ impl Gateway {
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
+                apis: Some(Arc::clone(&apis)),
             }),
+            apis: Arc::clone(&apis),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
         });
         let control = match control {
             Ok(control) => control,
             Err(error) => {
+                apis.stop();
                 shut_down(node);
                 return Err(error);
             }
@@ -165,12 +175,13 @@ impl Gateway {
             Ok(ingress) => ingress,
             Err(error) => {
                 control.stop();
+                apis.stop();
                 shut_down(node);
                 return Err(error);
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis })
     }
 
     /// Where it listens.
@@ -182,6 +193,7 @@ impl Gateway {
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
     pub fn stop(self) {
         self.control.stop();
+        self.apis.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -210,13 +222,16 @@ impl Gateway {
             (1, [core]) => format!("1 on core {core}"),
             (count, pinned) => format!("{count} on cores {}", format_list(pinned)),
         };
+        let endpoints = self.apis.endpoints();
         let hub = config.kafka.as_ref().map_or_else(
             || "local to this process (KAFKA_BROKERS reads from Kafka)".to_owned(),
             |kafka| format!("Kafka at {}, topics {}", kafka.brokers.join(","), kafka.source_topics.join(", ")),
         );
         format!(
             "Tidegate {version}\n  clients   {urls} (event streams, WebSocket, long polling)\n  \
-             internal  http://{internal} (/health, /metrics, /v3/messages)\n  shards    {shards}\n  hub       {hub}",
+             internal  http://{internal} (/health, /metrics, /v3/messages, /v3/apis)\n  shards    {shards}\n  hub       {hub}\n  apis      \
+             {endpoints} endpoint{s}",
+            s = if endpoints == 1 { "" } else { "s" },
             version = env!("CARGO_PKG_VERSION"),
             internal = self.addresses.internal,
         )
@@ -266,10 +281,23 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     }
 }
 
+fn api_sources(config: &Config, shards: usize) -> ApiSources<'_> {
+    let proxy = &config.proxy;
+    ApiSources {
+        definitions: &proxy.definitions,
+        kafka: config.kafka.as_ref().map(|settings| (settings, proxy.apis_topic.as_str())),
+        state_dir: proxy.state_dir.as_deref(),
+        avro: proxy.avro,
+        node_name: &proxy.forwarded_by,
+        shards,
+    }
+}
+
 fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings {
     let proxy = &config.proxy;
     let secret = config.node_cookie.as_deref().map_or_else(random_secret, |cookie| cookie.as_bytes().to_vec());
     ProxySettings {
+        apis: Arc::default(),
         correlation_key: CorrelationKey::derive_from(&secret),
         instance: node_id & !0xffff,
         forwarded_by: proxy.forwarded_by.as_str().into(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tidegate_reactive::correlation::CorrelationKey;
 
 use crate::extractor::Extractors;
+use crate::proxy::table::ApiTable;
 use crate::token::TokenKey;
 
 /// Settings that every shard of a node shares; nothing in here changes after the start.
@@ -53,6 +54,8 @@ pub struct ShardSettings {
 /// What the API proxy of every shard is told at start.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
+    /// The endpoints in force when the shards begin to listen.
+    pub apis: Arc<ApiTable>,
     /// Key of correlation ids (`NODE_COOKIE`, or random per start).
     pub correlation_key: CorrelationKey,
     /// Identity of this node inside correlation ids: a shard's instance is this plus its number; the low 16 bits are zero.
@@ -116,6 +119,7 @@ impl Default for ProxySettings {
     /// The defaults of the command line on one shard, with a key that everybody knows: for tests and benchmarks.
     fn default() -> Self {
         Self {
+            apis: Arc::default(),
             correlation_key: CorrelationKey::derive_from(b"not a secret"),
             instance: 1 << 16,
             forwarded_by: "127.0.0.1".into(),

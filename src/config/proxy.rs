@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidegate_shards::proxy::definition::{Definition, Surroundings};
+
 use super::hub::is_topic;
 use super::values::Reader;
 use super::{MAX_BYTES, MAX_TIMEOUT_MS};
@@ -11,8 +13,12 @@ use super::{MAX_BYTES, MAX_TIMEOUT_MS};
 /// What the API proxy of a node is told at start.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
-    /// API definitions (`PROXY_CONFIG_FILE`): the JSON text, read from the file where a path was given.
-    pub definitions: Option<String>,
+    /// API definitions of the start (`PROXY_CONFIG_FILE`), compiled.
+    pub definitions: Vec<Definition>,
+    /// Topic of API definitions, where there is Kafka (`PROXY_APIS_TOPIC`).
+    pub apis_topic: String,
+    /// Whether Kafka gets Avro (`KAFKA_SERIALIZER`).
+    pub avro: bool,
     /// Folder of the state file without Kafka (`STATE_DIR`).
     pub state_dir: Option<PathBuf>,
     /// `by` of the `forwarded` header (`HOST`, resolved).
@@ -57,6 +63,8 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> ProxyConfig {
     let (log_console, log_kafka) = request_log(reader);
     ProxyConfig {
         definitions: definitions(reader),
+        apis_topic: topics(reader, "PROXY_APIS_TOPIC").pop().unwrap_or_default(),
+        avro: is_avro(reader),
         state_dir: reader.text("STATE_DIR").map(PathBuf::from),
         forwarded_by: forwarded_by(reader),
         connect_timeout_ms: timeout(reader, "PROXY_CONNECT_TIMEOUT"),
@@ -78,15 +86,26 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> ProxyConfig {
     }
 }
 
-fn definitions(reader: &mut Reader<'_>) -> Option<String> {
-    let text = reader.text("PROXY_CONFIG_FILE")?;
-    match super::json_or_file(&text) {
-        Ok(json) => Some(json),
+fn is_avro(reader: &Reader<'_>) -> bool {
+    reader.text("KAFKA_SERIALIZER").is_some_and(|format| format.eq_ignore_ascii_case("avro"))
+}
+
+fn definitions(reader: &mut Reader<'_>) -> Vec<Definition> {
+    let Some(text) = reader.text("PROXY_CONFIG_FILE") else { return Vec::new() };
+    let json = match super::json_or_file(&text) {
+        Ok(json) => json,
         Err(error) => {
             reader.problem("PROXY_CONFIG_FILE", error, "Give the JSON itself or the path of a readable file");
-            None
+            return Vec::new();
         }
-    }
+    };
+    let surroundings = Surroundings { environment: &|name| std::env::var(name).ok(), avro: is_avro(reader) };
+    Definition::parse_list(&json, &surroundings).unwrap_or_else(|wrong| {
+        for error in wrong {
+            reader.problem("PROXY_CONFIG_FILE", error, "Correct the definition");
+        }
+        Vec::new()
+    })
 }
 
 /// The address that `HOST` resolves to, an IPv4 one first; by default that of the loopback interface.

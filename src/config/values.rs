@@ -23,8 +23,17 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { variable, value, wrong, remedy } = self;
-        let value = value.as_deref().map_or_else(|| "(not shown)".to_owned(), |value| format!("{value:?}"));
+        let value = value.as_deref().map_or_else(|| "(not shown)".to_owned(), shown);
         write!(formatter, "{variable}={value}: {wrong}. {remedy}")
+    }
+}
+
+/// The value in quotes; of a long one, its beginning.
+fn shown(value: &str) -> String {
+    const MAX_CHARACTERS: usize = 100;
+    match value.char_indices().nth(MAX_CHARACTERS) {
+        Some((end, _)) => format!("{:?}…", &value[..end]),
+        None => format!("{value:?}"),
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
+use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
 use crate::egress::producer::ProducerMetrics;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
+use crate::proxy::Apis;
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct MetricSources {
     pub producer: Option<(Arc<ProducerMetrics>, String)>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
+    /// The API proxy.
+    pub apis: Option<Arc<Apis>>,
 }
 
 impl MetricSources {
@@ -31,6 +35,7 @@ impl MetricSources {
         let mut page = Page::default();
         self.write_ingress(&mut page);
         self.write_producer(&mut page);
+        self.write_proxy(&mut page);
         self.write_shards(&mut page);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
@@ -89,6 +94,28 @@ impl MetricSources {
             page.family(name, Kind::Counter, help);
             page.sample(name, &[("target", "kafka"), ("topic", topic)], counter.load(Ordering::Relaxed));
         }
+    }
+
+    fn write_proxy(&self, page: &mut Page) {
+        let Some(apis) = &self.apis else { return };
+        let name = "rig_proxy_requests_total";
+        page.family(name, Kind::Counter, "Requests to the API proxy, by endpoint and what became of them.");
+        apis.visit_counts(|labels, counts| {
+            for outcome in Outcome::ALL {
+                let count = counts.total(outcome);
+                if count == 0 {
+                    continue;
+                }
+                let labels = [
+                    ("method", &*labels.method),
+                    ("path", &labels.path),
+                    ("target", labels.target),
+                    ("response_from", labels.response_from),
+                    ("status", outcome.name()),
+                ];
+                page.sample(name, &labels, count);
+            }
+        });
     }
 
     fn write_shards(&self, page: &mut Page) {
@@ -206,6 +233,7 @@ mod tests {
             shards: vec![Arc::default(), Arc::default()],
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
+            apis: None,
         };
         sources.shards[0].subscriptions.set(2);
         sources.shards[1].subscriptions.set(3);

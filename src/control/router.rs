@@ -13,19 +13,21 @@ use tidegate_shards::submit::{EventSink, SubmitError};
 
 use super::exposition::CONTENT_TYPE;
 use super::messages::{self, Refusal};
-use super::{Health, MetricSources};
+use super::{Health, MetricSources, apis};
+use crate::proxy::Apis;
 
 /// What the calls need.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) health: Health,
     pub(super) metrics: Option<MetricSources>,
+    pub(super) apis: Arc<Apis>,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) limits: EventLimits,
 }
 
 /// Seconds after which a caller may try again.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub(super) const RETRY_AFTER_SECONDS: &str = "1";
 
 pub(super) fn router(api: Api) -> Router {
     Router::new().fallback(dispatch).layer(DefaultBodyLimit::disable()).with_state(Arc::new(api))
@@ -42,7 +44,10 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
             None => not_found(),
         },
         ("/v3/messages" | "/v2/messages", &Method::POST) => publish(&api, request).await,
-        _ => not_found(),
+        (path, _) => match path.strip_prefix("/v3/apis").or_else(|| path.strip_prefix("/v2/apis")) {
+            Some(below) => apis::answer(&api.apis, below, request, api.limits.max_body_bytes).await,
+            None => not_found(),
+        },
     }
 }
 
@@ -77,7 +82,7 @@ async fn publish(api: &Api, request: Request) -> Response {
     }
 }
 
-async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, StatusCode> {
+pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, StatusCode> {
     let collected = Limited::new(body, max_bytes).collect().await;
     collected.map(Collected::to_bytes).map_err(|error| {
         if error.is::<LengthLimitError>() { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
@@ -97,15 +102,15 @@ fn not_taken(error: &SubmitError) -> Response {
     response
 }
 
-fn bad_request(status: StatusCode) -> Response {
+pub(super) fn bad_request(status: StatusCode) -> Response {
     json(status, r#"{"errors":{"detail":"Bad request"}}"#)
 }
 
-fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     json(StatusCode::NOT_FOUND, r#"{"errors":{"detail":"Not found"}}"#)
 }
 
-fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.into()).into_response()
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::router::{Api, router};
 use super::{Health, MetricSources};
+use crate::proxy::Apis;
 
 /// How long open calls may go on after the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub struct ControlParts {
     pub health: Health,
     /// Metrics; `None` serves none.
     pub metrics: Option<MetricSources>,
+    /// API definitions.
+    pub apis: Arc<Apis>,
     /// Where published events go.
     pub sink: Arc<dyn EventSink>,
     /// Limits of published events.
@@ -68,7 +71,8 @@ impl Control {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let api = Api { health: parts.health, metrics: parts.metrics, sink: parts.sink, limits: parts.limits };
+        let ControlParts { health, metrics, apis, sink, limits, .. } = parts;
+        let api = Api { health, metrics, apis, sink, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(listener, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");

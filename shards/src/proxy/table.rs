@@ -3,35 +3,110 @@
 use std::sync::Arc;
 
 use http::Method;
+use regex::{Regex, RegexSet, RegexSetBuilder};
 
+use super::counts::{Outcome, RequestCounters, RequestCounts, Unmatched};
 use super::endpoint::Endpoint;
+use super::path::{is_own, normalize};
+use super::rewrite::Rewrite;
+
+/// An endpoint with its compiled regex.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Its `path_regex`, anchored at both ends.
+    pub regex: Regex,
+    /// Its `path_replacement`.
+    pub rewrite: Option<Rewrite>,
+}
 
 /// All endpoints of the active APIs, in the order in which they match: APIs by id, endpoints as defined. Never changes;
 /// a change of a definition makes a new one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ApiTable {
-    endpoints: Vec<Arc<Endpoint>>,
+    routes: Vec<Route>,
+    counts: Vec<Arc<RequestCounts>>,
+    unmatched: Unmatched,
+    set: RegexSet,
 }
 
+/// Memory of the set of all regexes, and of the automaton that a shard builds from it as it matches.
+const MAX_SET_BYTES: usize = 256 << 20;
+
 impl ApiTable {
+    /// The table of these routes, which stand in the order in which they match.
+    ///
+    /// # Errors
+    /// All regexes together are too large; each by itself is not.
+    pub fn new(routes: Vec<Route>, counters: &mut RequestCounters) -> Result<Self, regex::Error> {
+        let set = RegexSetBuilder::new(routes.iter().map(|route| route.regex.as_str()))
+            .case_insensitive(true)
+            .size_limit(MAX_SET_BYTES)
+            .build()?;
+        let counts = routes.iter().map(|route| counters.of(&route.endpoint)).collect();
+        Ok(Self { routes, counts, unmatched: counters.unmatched(), set })
+    }
+
+    /// The same table with memory of its own to match in: one for each shard.
+    #[must_use]
+    pub fn for_one_thread(&self) -> Self {
+        self.clone()
+    }
+
     /// How many endpoints there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.endpoints.len()
+        self.routes.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty()
+        self.routes.is_empty()
     }
 
-    /// The endpoint that takes `method` on `path` (percent-encoded, as sent), and what to send there.
+    /// The endpoint that takes `method` on `path` (percent-encoded, as sent), and what to send there. A path of Tidegate's
+    /// own never has one.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> Option<Found> {
-        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.method == *method)?;
-        Some(Found { endpoint: Arc::clone(endpoint), path: path.to_owned(), captures: Vec::new() })
+        let path = normalize(path)?;
+        if self.routes.is_empty() || is_own(&path) {
+            return None;
+        }
+        let matches = self.set.matches(&path);
+        let mut takers = matches.iter().filter(|index| takes(&self.routes[*index].endpoint.method, method));
+        let first = takers.next()?;
+        let route = &self.routes[first];
+        let others = takers.filter(|index| self.routes[*index].endpoint.method == route.endpoint.method).count();
+        let groups = route.regex.captures(&path)?;
+        let group = |number: usize| groups.get(number).map(|group| group.as_str());
+        let captures = (1..groups.len()).map(|number| group(number).unwrap_or_default().to_owned()).collect();
+        let (sent, query) = match &route.rewrite {
+            Some(rewrite) => rewrite.apply(group)?,
+            None => (path.clone().into_owned(), None),
+        };
+        Some(Found {
+            endpoint: Arc::clone(&route.endpoint),
+            counts: Arc::clone(&self.counts[first]),
+            path: sent,
+            query,
+            captures,
+            others,
+        })
     }
+
+    /// Counts a request that no endpoint takes; called by shard number `shard` alone.
+    pub fn count_unmatched(&self, shard: usize, method: &Method) {
+        let named = self.unmatched.iter().find(|(known, _)| known == method);
+        if let Some((_, counts)) = named.or(self.unmatched.last()) {
+            counts.add(shard, Outcome::NotFound);
+        }
+    }
+}
+
+fn takes(endpoint: &Method, request: &Method) -> bool {
+    endpoint == request || (*request == Method::HEAD && *endpoint == Method::GET)
 }
 
 /// A request's endpoint.
@@ -39,8 +114,18 @@ impl ApiTable {
 pub struct Found {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
+    /// Its counters.
+    pub counts: Arc<RequestCounts>,
     /// Path to send: normalised and rewritten, percent-encoded.
     pub path: String,
+    /// Query that `path_replacement` puts before the client's, without question mark.
+    pub query: Option<String>,
     /// Groups of `path_regex`, the first at index 0.
     pub captures: Vec<String>,
+    /// Endpoints of the same method that match too and come later.
+    pub others: usize,
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

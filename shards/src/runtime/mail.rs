@@ -74,7 +74,7 @@ fn control(world: &SharedWorld, message: Control) {
             world.shard.borrow_mut().poll(address, last_event_id, reply, clock::now_ms());
         }
         Control::SetApis { table, reply } => {
-            *world.proxy.apis.borrow_mut() = table;
+            world.proxy.set_apis(&table);
             let _nobody_waits_any_more = reply.send(());
         }
         Control::Answer { id, answer, reply } => {

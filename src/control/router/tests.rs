@@ -5,6 +5,7 @@ use futures_channel::oneshot;
 use tidegate_shards::submit::{Submission, SubmitAnswer};
 
 use super::*;
+use crate::proxy::apis::ApiSources;
 
 /// Keeps what it gets, and answers as told.
 struct Keeper {
@@ -26,6 +27,7 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
     let api = Api {
         health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None },
         metrics: None,
+        apis: apis_in_memory(),
         sink: Arc::clone(&keeper) as Arc<dyn EventSink>,
         limits: EventLimits { max_depth: 128, max_body_bytes: 1_000 },
     };
@@ -34,6 +36,12 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
     let response = runtime.block_on(dispatch(State(Arc::new(api)), request));
     let kept = std::mem::take(&mut *keeper.kept.lock().expect("no panic"));
     (response, kept)
+}
+
+fn apis_in_memory() -> Arc<Apis> {
+    let sources =
+        ApiSources { definitions: &[], kafka: None, state_dir: None, avro: false, node_name: "node", shards: 1 };
+    Apis::open(&sources).expect("nothing to read")
 }
 
 fn text(response: Response) -> String {

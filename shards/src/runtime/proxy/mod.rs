@@ -3,13 +3,14 @@
 pub(super) mod http;
 mod kafka;
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::StatusCode;
 use ::http::request::Parts;
+use ::http::{HeaderValue, Method, StatusCode, header};
 use futures_channel::oneshot;
 use hyper::body::Incoming;
 use tidegate_reactive::correlation::CorrelationId;
@@ -18,12 +19,18 @@ use tidegate_reactive::pending::Pending;
 use self::http::pool::Backends;
 use self::http::resolver::Resolver;
 use super::SharedWorld;
+use super::body::Body;
 use super::service::{Answer, Caller, text, uncached};
+use crate::clock;
+use crate::proxy::counts::Outcome;
 use crate::proxy::deadline::Deadlines;
-use crate::proxy::endpoint::{Endpoint, Target};
+use crate::proxy::endpoint::{Endpoint, ResponseFrom, Target};
 use crate::proxy::outbound::CorrelatedAnswer;
-use crate::proxy::table::ApiTable;
+use crate::proxy::table::{ApiTable, Found};
 use crate::settings::ShardSettings;
+
+/// Time between two log lines about requests that several endpoints match, in milliseconds.
+const AMBIGUITY_LOG_MS: u64 = 10_000;
 
 /// What the proxy of a shard keeps.
 pub(super) struct Proxy {
@@ -37,19 +44,43 @@ pub(super) struct Proxy {
     pub(super) deadlines: Deadlines,
     /// Resolves their names.
     pub(super) resolver: Resolver,
+    /// When the next line about an ambiguous request may be logged.
+    next_ambiguity_log_ms: Cell<u64>,
 }
 
 impl Proxy {
     pub(super) fn new(number: usize, settings: &ShardSettings, resolver: Resolver, now_ms: u64) -> Self {
         let instance = settings.proxy.instance + number as u64;
         let pending = Pending::new(instance, settings.proxy.max_pending, now_ms);
-        Self {
+        let proxy = Self {
             apis: RefCell::default(),
             pending: Rc::new(RefCell::new(pending)),
             backends: Backends::default(),
             deadlines: Deadlines::new(now_ms),
             resolver,
+            next_ambiguity_log_ms: Cell::new(0),
+        };
+        proxy.set_apis(&settings.proxy.apis);
+        proxy
+    }
+
+    /// Puts endpoints in force.
+    pub(super) fn set_apis(&self, table: &ApiTable) {
+        *self.apis.borrow_mut() = Arc::new(table.for_one_thread());
+    }
+
+    /// Says, now and then, that more than one endpoint matches.
+    fn log_ambiguity(&self, found: &Found, method: &Method, path: &str) {
+        let now_ms = clock::now_ms();
+        if found.others == 0 || now_ms < self.next_ambiguity_log_ms.get() {
+            return;
         }
+        self.next_ambiguity_log_ms.set(now_ms + AMBIGUITY_LOG_MS);
+        let Found { endpoint, others, .. } = found;
+        tracing::warn!(
+            %method, path, api = &*endpoint.api_id, endpoint = &*endpoint.id, others,
+            "several endpoints match; the first one counts"
+        );
     }
 
     /// Brings an answer to the request that waits for it; false if none does.
@@ -83,22 +114,76 @@ pub(super) struct Call<'a> {
     pub(super) peer: Option<IpAddr>,
 }
 
+/// Says what became of the request, where the status alone doesn't: an answer that came from a service over Kafka or
+/// `/v3/responses` is [`Outcome::Ok`] whatever its status.
+#[allow(dead_code, reason = "for the targets that answer in somebody else's name")]
+pub(super) fn reported(mut answer: Answer, outcome: Outcome) -> Answer {
+    answer.extensions_mut().insert(outcome);
+    answer
+}
+
+/// What became of a request: as [`reported`], else by the status if the answer is Tidegate's own.
+fn outcome(answer: &mut Answer, response_from: ResponseFrom) -> Outcome {
+    if let Some(outcome) = answer.extensions_mut().remove() {
+        return outcome;
+    }
+    if !matches!(answer.body(), Body::Full(_)) {
+        return Outcome::Ok;
+    }
+    match answer.status() {
+        StatusCode::NOT_FOUND => Outcome::NotFound,
+        StatusCode::GATEWAY_TIMEOUT if response_from == ResponseFrom::Http => Outcome::RequestTimeout,
+        StatusCode::GATEWAY_TIMEOUT => Outcome::ResponseTimeout,
+        status if status.is_server_error() => Outcome::Unreachable,
+        status if status.is_client_error() => Outcome::BadRequest,
+        _ => Outcome::Ok,
+    }
+}
+
+/// The answer to a call of a secured endpoint without a token that counts.
+fn unauthorized(target: &Target) -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "Authentication failed.");
+    let headers = match target {
+        Target::Http(_) => "content-type",
+        Target::Kafka(_) => "content-type,authorization",
+    };
+    let map = answer.headers_mut();
+    map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
+    map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(headers));
+    uncached(answer)
+}
+
 /// Answers a request by the endpoint it means.
 pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Incoming) -> Answer {
     let apis = Arc::clone(&world.proxy.apis.borrow());
     let Some(found) = apis.find(&parts.method, parts.uri.path()) else {
+        apis.count_unmatched(world.number, &parts.method);
         return uncached(text(StatusCode::NOT_FOUND, r#"{"message":"Not Found"}"#));
     };
+    world.proxy.log_ambiguity(&found, &parts.method, parts.uri.path());
+    let query = joined(found.query.as_deref(), parts.uri.query());
     let call = Call {
         endpoint: &found.endpoint,
         parts,
         path: &found.path,
-        query: parts.uri.query(),
+        query: query.as_deref(),
         captures: &found.captures.iter().map(String::as_str).collect::<Vec<_>>(),
         peer: caller.peer,
     };
-    match &found.endpoint.target {
+    let mut answer = match &found.endpoint.target {
+        // No token is verified yet, so none is valid.
+        target if found.endpoint.secured.is_some() => unauthorized(target),
         Target::Http(_) => http::forward(world, caller, &call, body).await,
         Target::Kafka(_) => kafka::request(world, caller, &call, body).await,
+    };
+    found.counts.add(world.number, outcome(&mut answer, found.endpoint.response_from));
+    answer
+}
+
+/// The query of a `path_replacement`, then the client's.
+fn joined<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Option<Cow<'a, str>> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(Cow::Owned(format!("{first}&{second}"))),
+        (one, other) => one.or(other).map(Cow::Borrowed),
     }
 }
