@@ -65,12 +65,7 @@ pub(super) fn definition(hub: &Hub, backend: &Backend) -> Value {
 
 /// Keeps the definition registered for ever, but only while all services listen: nobody can buy before.
 /// `opened` is told of the first success.
-pub(super) async fn register(
-    mut gateway: GatewayClient,
-    definition: Value,
-    services: Vec<Live>,
-    opened: Sender<()>,
-) {
+pub(super) async fn register(mut gateway: GatewayClient, definition: Value, services: Vec<Live>, opened: Sender<()>) {
     let mut opened = Some(opened);
     let mut last_problem = String::new();
     loop {
@@ -88,7 +83,10 @@ pub(super) async fn register(
                 }
             }
             Err(problem) if problem != last_problem => {
-                tracing::warn!(problem, "the gateway does not take the ticket shop's API definition; it is tried again");
+                tracing::warn!(
+                    problem,
+                    "the gateway does not take the ticket shop's API definition; it is tried again"
+                );
                 last_problem = problem;
             }
             Err(_) => {}
@@ -100,11 +98,7 @@ pub(super) async fn register(
 /// Registers the definition if the gateway has none, or, by the `first` call, another.
 async fn ensure(gateway: &mut GatewayClient, definition: &Value, first: bool) -> Result<(), String> {
     let path = format!("/v3/apis/{ID}");
-    let answer = if first {
-        put(gateway, Method::PUT, &path, definition).await
-    } else {
-        gateway.get(&path).await
-    };
+    let answer = if first { put(gateway, Method::PUT, &path, definition).await } else { gateway.get(&path).await };
     let answer = match answer {
         Ok((StatusCode::NOT_FOUND, _)) => put(gateway, Method::POST, "/v3/apis", definition).await,
         other => other,
@@ -124,4 +118,49 @@ async fn put(
 ) -> Result<(StatusCode, Bytes), CallError> {
     let headers = [("content-type", "application/json")];
     gateway.call(method, path, &headers, definition.to_string().into()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_shards::proxy::definition::{Definition, Surroundings};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::config::values::Values;
+    use crate::demo::client::authority;
+    use crate::demo::hub::{GatewayHub, KafkaHub};
+
+    fn hubs() -> [Hub; 2] {
+        let port = authority(&"http://127.0.0.1:4010".parse().expect("a URL")).expect("usable");
+        let mut values = Values::default();
+        values.set("KAFKA_BROKERS", "127.0.0.1:1");
+        let kafka = Config::validate(&values).ok().and_then(|config| config.kafka).expect("usable settings");
+        let kafka = KafkaHub::new(&kafka, &["rig-proxy-response".to_owned()]).expect("librdkafka takes them");
+        [Hub::Gateway(GatewayHub { internal: port.clone(), inbound: port }), Hub::Kafka(kafka.into())]
+    }
+
+    #[test]
+    fn the_gateway_takes_the_definition_for_either_hub_and_finds_three_routes() {
+        let backend = Backend { host: "127.0.0.1".into(), port: 4040 };
+        for hub in hubs() {
+            let definition = definition(&hub, &backend);
+            let surroundings = Surroundings { environment: &|_| None, avro: false };
+            let compiled = Definition::parse(&definition, &surroundings).expect("a valid definition");
+            let routes: Vec<_> = compiled
+                .routes
+                .iter()
+                .map(|route| {
+                    (route.endpoint.method.as_str(), route.endpoint.target.name(), route.endpoint.response_from.name())
+                })
+                .collect();
+            let expected = match hub {
+                Hub::Gateway(_) => {
+                    [("POST", "http", "http_async"), ("OPTIONS", "http", "http"), ("GET", "http", "http")]
+                }
+                Hub::Kafka(_) => [("POST", "kafka", "kafka"), ("OPTIONS", "kafka", "http"), ("GET", "http", "http")],
+            };
+            assert_eq!(routes, expected);
+            assert!(compiled.matches);
+        }
+    }
 }

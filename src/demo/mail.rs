@@ -70,8 +70,7 @@ mod tests {
     #[test]
     fn a_confirmed_order_is_worth_one_mail_to_its_buyer() {
         let mut mail = Mail::default();
-        let text =
-            "Dear Mia, seat C13 is yours for €95. Swan Lake · gala performance. Your purse holds €305 more.";
+        let text = "Dear Mia, seat C13 is yours for €95. Swan Lake · gala performance. Your purse holds €305 more.";
         let data = json!({
             "buyer": "secret", "subject": "Your ticket for seat C13", "text": text, "ticket": "TG-00001", "seat": "C13",
         });

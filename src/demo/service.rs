@@ -95,6 +95,8 @@ pub(super) fn post(outbox: &Outbox, source: &str, output: Output) -> bool {
         Output::Publish(draft) => outbox.push(Letter::event(&draft, source)),
         Output::Figures(draft) if outbox.is_empty() => outbox.push(Letter::event(&draft, source)),
         Output::Figures(_) => true,
-        Output::Answer { to, status, body } => outbox.push(Letter::Answer { to, status, body: body.to_string().into() }),
+        Output::Answer { to, status, body } => {
+            outbox.push(Letter::Answer { to, status, body: body.to_string().into() })
+        }
     }
 }

@@ -89,7 +89,10 @@ impl Tickets {
             Err(error) => return refuse(StatusCode::NOT_FOUND, format!("{path}: {error}")),
         };
         let Ok(Purchase { buyer, name }) = Purchase::deserialize(body) else {
-            return refuse(StatusCode::BAD_REQUEST, r#"the body must be JSON: {"buyer": "id", "name": "…"}"#.to_owned());
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                r#"the body must be JSON: {"buyer": "id", "name": "…"}"#.to_owned(),
+            );
         };
         let (buyer, name) = (buyer.trim(), name.trim());
         for (member, text) in [("buyer", buyer), ("name", name)] {

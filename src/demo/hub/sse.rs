@@ -48,7 +48,8 @@ impl Parser {
 mod tests {
     use super::*;
 
-    const STREAM: &str = ": heartbeat\n\nevent: a\ndata: {\"n\":1}\n\nid: 7\r\nevent: b\r\ndata: {\r\ndata:}\r\n\r\ndata: cut";
+    const STREAM: &str =
+        ": heartbeat\n\nevent: a\ndata: {\"n\":1}\n\nid: 7\r\nevent: b\r\ndata: {\r\ndata:}\r\n\r\ndata: cut";
 
     #[test]
     fn events_come_out_whole_however_the_bytes_are_cut() {

@@ -69,7 +69,8 @@ fn two_pages_race(browser: &mut Chromium, demo: &Demo) {
     let ([(_, won, winner)], [(_, lost, _)]) = (&winners[..], &losers[..]) else { panic!("one winner: {outcomes:?}") };
     let winner = winner.as_str().expect("the page has a buyer");
     assert_eq!(won, "Row K seat 8 is yours.");
-    let refusals = ["went to", "is just being paid for by"].map(|what| format!("Too late: row K seat 8 {what} {winner}."));
+    let refusals =
+        ["went to", "is just being paid for by"].map(|what| format!("Too late: row K seat 8 {what} {winner}."));
     assert!(refusals.contains(lost), "a clear refusal: {lost}");
     assert_eq!(demo.shop.owner("K8").as_deref(), Some(winner));
 }
