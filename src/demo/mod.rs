@@ -49,6 +49,9 @@ use payment::Payment;
 use service::Service;
 use tickets::Tickets;
 
+/// How long a stop waits for threads that wait for Kafka.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// What the shop is told at start.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
@@ -179,6 +182,7 @@ pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
                     _ = stopped => {}
                 }
             });
+            runtime.shutdown_timeout(FAREWELL);
         })
         .map_err(DemoError::Thread)?;
     let (stop, thread, opened) = (Some(stop), Some(thread), Some(opened));

@@ -37,7 +37,7 @@ fn answer(outputs: &[Output]) -> (u16, Value) {
         Output::Answer { status, body, .. } => Some((status.as_u16(), body.clone())),
         _ => None,
     });
-    answers.last().unwrap_or_else(|| panic!("no answer among {outputs:?}"))
+    answers.into_iter().next_back().unwrap_or_else(|| panic!("no answer among {outputs:?}"))
 }
 
 fn published<'a>(outputs: &'a [Output], event_type: &str) -> &'a Value {
