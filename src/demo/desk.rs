@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, Json, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderName, StatusCode, Uri, header};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::event::{Draft, PURCHASE_REQUESTED, Request};
@@ -54,7 +55,8 @@ async fn take(State(outbox): State<Arc<Outbox>>, uri: Uri, body: Result<Json<Val
 fn request(uri: &Uri) -> Option<Request> {
     let parameters = uri.query()?.split('&');
     let correlation = parameters.filter_map(|parameter| parameter.strip_prefix("correlation=")).next_back()?;
-    Some(Request { correlation: correlation.to_owned(), path: uri.path().to_owned() })
+    let correlation = percent_decode_str(correlation).decode_utf8().ok()?.into_owned();
+    Some(Request { correlation, path: uri.path().to_owned() })
 }
 
 #[cfg(test)]
@@ -65,7 +67,7 @@ mod tests {
     fn the_gateways_correlation_is_found_among_the_parameters() {
         let request = |uri: &'static str| request(&Uri::from_static(uri));
         let found = Request { correlation: "a-b_1".into(), path: "/tickets/seats/C3/buy".into() };
-        assert_eq!(request("/tickets/seats/C3/buy?x=1&correlation=a-b_1"), Some(found));
+        assert_eq!(request("/tickets/seats/C3/buy?x=1&correlation=a%2Db_1"), Some(found));
         assert_eq!(request("/tickets/seats/C3/buy?x=1"), None);
         assert_eq!(request("/tickets/seats/C3/buy"), None);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -41,7 +42,8 @@ impl GatewayHub {
     /// Keeps a subscription alive for as long as anybody wants its events.
     pub(super) async fn read(self, feed: Feed) {
         let subscriptions: Vec<_> = feed.types.iter().map(|event_type| json!({ "eventType": event_type })).collect();
-        let subscriptions = percent_encode(&json!(subscriptions).to_string());
+        let subscriptions = json!(subscriptions).to_string();
+        let subscriptions = utf8_percent_encode(&subscriptions, NON_ALPHANUMERIC);
         let path = format!("/_rig/v1/connection/sse?subscriptions={subscriptions}");
         let mut retry_in = FIRST_RETRY;
         while !feed.deliveries.is_closed() {
@@ -107,16 +109,6 @@ fn fate(status: StatusCode, answer: &Bytes) -> Fate {
         _ if status.is_client_error() => Fate::Refused(reason()),
         _ => Fate::Retry(reason()),
     }
-}
-
-/// Percent-encodes every byte that isn't unreserved (RFC 3986, section 2.3).
-fn percent_encode(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]
