@@ -6,9 +6,11 @@ mod exposition;
 mod health;
 mod messages;
 mod metrics;
+mod responses;
 mod router;
 mod server;
 
 pub use health::{Health, Ping};
 pub use metrics::MetricSources;
+pub use responses::AnswerDesk;
 pub use server::{Control, ControlParts};

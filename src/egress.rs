@@ -1,3 +1,6 @@
-//! Producing: what clients and backends publish goes to Kafka, and is answered once Kafka has acknowledged it.
+//! Producing: what clients and backends publish, and the API proxy's requests, go to Kafka and are answered once Kafka has
+//! acknowledged them.
 
+mod murmur3;
 pub mod producer;
+pub mod requests;

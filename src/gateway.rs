@@ -11,13 +11,15 @@ use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
+use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
 use crate::config::{Config, KafkaSettings};
-use crate::control::{Control, ControlParts, Health, MetricSources};
+use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
 use crate::egress::producer::KafkaSink;
+use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
@@ -25,6 +27,8 @@ use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
+use crate::proxy::request_log::{CallLog, LogSinks};
+use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::signals::StopSignals;
 use crate::{check, limits};
 
@@ -55,6 +59,8 @@ pub struct Gateway {
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
+    requests: Option<Arc<KafkaRequests>>,
+    replies: Option<Replies>,
 }
 
 /// The hub of a node before its threads start.
@@ -143,10 +149,21 @@ impl Gateway {
         let mut settings = shard_settings(config, cores.len());
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
-        let sinks = Sinks { events: Arc::clone(&sink), requests: None, log: None };
+        let replies = Arc::<ReplyState>::default();
+        let requests = match &config.kafka {
+            Some(kafka) => Some(Arc::new(KafkaRequests::start(kafka, Arc::clone(&replies))?)),
+            None => None,
+        };
+        let log = request_log(config, requests.as_ref())?;
+        let sinks = Sinks {
+            events: Arc::clone(&sink),
+            requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
+            log,
+        };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell).map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
+        let desk = answer_desk(config, &settings.proxy, &node);
 
         let control = Control::start(ControlParts {
             listen: SocketAddr::new(config.internal_host, config.internal_port),
@@ -157,7 +174,10 @@ impl Gateway {
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
+                requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
+                replies: Arc::clone(&desk.metrics),
             }),
+            desk: desk.clone(),
             apis: Arc::clone(&apis),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
@@ -180,8 +200,18 @@ impl Gateway {
                 return Err(error);
             }
         };
+        let replies = match start_replies(config, settings.node_id, desk, replies) {
+            Ok(replies) => replies,
+            Err(error) => {
+                control.stop();
+                apis.stop();
+                stop.request();
+                shut_down(node);
+                return Err(error);
+            }
+        };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies })
     }
 
     /// Where it listens.
@@ -198,7 +228,13 @@ impl Gateway {
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
         }
+        if let Some(replies) = self.replies {
+            replies.stop();
+        }
         shut_down(self.node);
+        if let Some(requests) = self.requests {
+            requests.stop();
+        }
         if let Some(producer) = self.producer {
             producer.stop();
         }
@@ -314,6 +350,47 @@ fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings
         stored_bytes: proxy.stored_bytes / shards,
         stored_ms: proxy.stored_ms,
     }
+}
+
+/// Where answers over HTTP come in, and how ids of this node are known.
+fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDesk {
+    let answers = node.answers();
+    let topics = config.kafka.as_ref().map(|_| reply_topics(config).names()).unwrap_or_default();
+    AnswerDesk {
+        correlator: Correlator::new(proxy.correlation_key.clone(), proxy.instance, answers.shards()),
+        answers,
+        metrics: Arc::new(ReplyMetrics::new(&topics)),
+    }
+}
+
+fn reply_topics(config: &Config) -> ReplyTopics {
+    ReplyTopics { shared: config.proxy.response_topics.clone(), own: config.proxy.reply_topic.clone() }
+}
+
+/// Starts to read answers where there is Kafka.
+fn start_replies(
+    config: &Config,
+    node_id: u64,
+    desk: AnswerDesk,
+    state: Arc<ReplyState>,
+) -> io::Result<Option<Replies>> {
+    let Some(kafka) = &config.kafka else { return Ok(None) };
+    let AnswerDesk { correlator, answers, metrics } = desk;
+    Replies::start(kafka, &reply_topics(config), node_id, correlator, answers, state, metrics).map(Some)
+}
+
+fn request_log(config: &Config, requests: Option<&Arc<KafkaRequests>>) -> io::Result<Option<Arc<dyn RequestLog>>> {
+    let proxy = &config.proxy;
+    if proxy.log_kafka && requests.is_none() {
+        tracing::warn!("REQUEST_LOG=kafka has no effect without KAFKA_BROKERS");
+    }
+    let kafka = requests.filter(|_| proxy.log_kafka);
+    let kafka = kafka.map(|sink| (Arc::clone(sink) as Arc<dyn RequestSink>, proxy.log_topic.clone()));
+    let console = proxy.log_console.then_some(config.log_format);
+    if kafka.is_none() && console.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(CallLog::start(LogSinks { console, kafka })?)))
 }
 
 fn random_secret() -> Vec<u8> {

@@ -4,14 +4,14 @@
 
 mod discovery;
 pub mod kafka;
-mod limiter;
+pub(crate) mod limiter;
 pub mod local;
 mod message;
 pub mod metrics;
-mod native;
+pub(crate) mod native;
 mod outlet;
 mod progress;
-mod sleep;
-mod watch;
+pub(crate) mod sleep;
+pub(crate) mod watch;
 
 pub use outlet::{Outlet, Stop};

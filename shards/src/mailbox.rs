@@ -11,6 +11,7 @@ use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
 use crate::proxy::outbound::CorrelatedAnswer;
+use crate::proxy::stored::StoreCall;
 use crate::proxy::table::ApiTable;
 use crate::record::Range;
 use crate::segment::Segment;
@@ -74,6 +75,8 @@ pub enum Control {
         /// Resolves with whether somebody was waiting for it.
         reply: Option<oneshot::Sender<bool>>,
     },
+    /// Ask this shard's store of answers.
+    Store(StoreCall),
     /// Close everything and end.
     Shutdown,
 }
@@ -123,6 +126,12 @@ impl ControlLane {
         self.queue.push(message).map_err(|_| ControlFull)?;
         self.waker.wake();
         Ok(())
+    }
+
+    /// Room for a message? Others may take it first.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.queue.is_full()
     }
 
     /// Lets the shard's wheel turn.

@@ -106,6 +106,14 @@ pub struct ShardMetrics {
     pub queue_bytes: Cell,
     /// Gauge: events waiting in the mailbox when last drained.
     pub mailbox_depth: Cell,
+    /// Gauge: requests of the API proxy that wait for a correlated answer.
+    pub pending_requests: Cell,
+    /// Correlated answers brought to the request that waited for them.
+    pub answers_delivered: Cell,
+    /// Correlated answers for which nobody waited any more.
+    pub answers_late: Cell,
+    /// Gauge: bytes of answers kept for callers that come back for them.
+    pub stored_bytes: Cell,
     /// Panics caught in a connection's code.
     pub panics: Cell,
     /// Events per mailbox drain.
@@ -135,6 +143,10 @@ impl Default for ShardMetrics {
             sent_bytes: cell(),
             queue_bytes: cell(),
             mailbox_depth: cell(),
+            pending_requests: cell(),
+            answers_delivered: cell(),
+            answers_late: cell(),
+            stored_bytes: cell(),
             panics: cell(),
             batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
             fan_out_us: Histogram::new([

@@ -169,12 +169,24 @@ impl Node {
 }
 
 /// Brings correlated answers to the shards that wait for them; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Answers {
     lanes: Arc<[ControlLane]>,
 }
 
 impl Answers {
+    /// Room for an answer at shard `index`? False where there is no such shard.
+    #[must_use]
+    pub fn has_room(&self, index: usize) -> bool {
+        self.lanes.get(index).is_some_and(ControlLane::has_room)
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Hands an answer to shard `index`. With `reply`, it resolves with whether somebody was waiting.
     ///
     /// # Errors

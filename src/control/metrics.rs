@@ -1,7 +1,8 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
@@ -9,9 +10,11 @@ use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
 use crate::egress::producer::ProducerMetrics;
+use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
+use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -22,6 +25,10 @@ pub struct MetricSources {
     pub shards: Vec<Arc<ShardMetrics>>,
     /// The producer and its topic, where there is Kafka.
     pub producer: Option<(Arc<ProducerMetrics>, String)>,
+    /// Counters of the API proxy's producer, where there is Kafka.
+    pub requests: Option<Arc<TopicCounts>>,
+    /// Correlated answers.
+    pub replies: Arc<ReplyMetrics>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
@@ -44,16 +51,28 @@ impl MetricSources {
 
     fn write_ingress(&self, page: &mut Page) {
         let ingress = &self.ingress;
-        let mut per_topic = |name: &str, help: &str, cell: fn(&SourceMetrics) -> &Cell| {
+        type Cells = (fn(&SourceMetrics) -> &Cell, fn(&ReplyTopicMetrics) -> &AtomicU64);
+        let mut per_topic = |name: &str, help: &str, (of_events, of_answers): Cells| {
             page.family(name, Kind::Counter, help);
             for source in &ingress.sources {
-                page.sample(name, &[("source", source.source), ("topic", &source.topic)], cell(source).get());
+                page.sample(name, &[("source", source.source), ("topic", &source.topic)], of_events(source).get());
+            }
+            let is_source = |topic: &str| ingress.sources.iter().any(|source| source.topic == topic);
+            for answers in self.replies.topics.iter().filter(|answers| !is_source(&answers.topic)) {
+                let labels = [("source", "kafka"), ("topic", answers.topic.as_str())];
+                page.sample(name, &labels, of_answers(answers).load(Ordering::Relaxed));
             }
         };
-        per_topic("rig_consumed_events_total", "Messages consumed.", |source| &source.consumed);
-        per_topic("rig_consumed_events_failed_total", "Messages consumed that were no events.", |source| {
-            &source.failed
-        });
+        per_topic(
+            "rig_consumed_events_total",
+            "Messages consumed; of response topics, the answers for this node.",
+            (|source| &source.consumed, |answers| &answers.consumed),
+        );
+        per_topic(
+            "rig_consumed_events_failed_total",
+            "Messages consumed that were no events, and answers that can't be brought to anybody.",
+            (|source| &source.failed, |answers| &answers.failed),
+        );
 
         let name = "rig_consumed_event_processing_duration_milliseconds";
         page.family(name, Kind::Histogram, "Time from taking a message to its hand-over to the shards.");
@@ -86,17 +105,44 @@ impl MetricSources {
     }
 
     fn write_producer(&self, page: &mut Page) {
-        let Some((metrics, topic)) = &self.producer else { return };
-        for (name, help, counter) in [
-            ("rig_produced_events_total", "Events acknowledged by Kafka.", &metrics.produced),
-            ("rig_produced_events_failed_total", "Events that Kafka refused or did not acknowledge.", &metrics.failed),
-        ] {
+        let mut topics = BTreeMap::<Box<str>, [u64; 2]>::new();
+        let mut count = |topic: &str, metrics: &ProducerMetrics| {
+            let [produced, failed] = topics.entry(topic.into()).or_default();
+            *produced += metrics.produced.load(Ordering::Relaxed);
+            *failed += metrics.failed.load(Ordering::Relaxed);
+        };
+        if let Some((metrics, topic)) = &self.producer {
+            count(topic, metrics);
+        }
+        for (topic, metrics) in self.requests.iter().flat_map(|counts| counts.all()) {
+            count(&topic, &metrics);
+        }
+        if topics.is_empty() {
+            return;
+        }
+        for (index, (name, help)) in [
+            ("rig_produced_events_total", "Events and requests acknowledged by Kafka."),
+            ("rig_produced_events_failed_total", "Events and requests that Kafka refused or did not acknowledge."),
+        ]
+        .into_iter()
+        .enumerate()
+        {
             page.family(name, Kind::Counter, help);
-            page.sample(name, &[("target", "kafka"), ("topic", topic)], counter.load(Ordering::Relaxed));
+            for (topic, counts) in &topics {
+                page.sample(name, &[("target", "kafka"), ("topic", topic)], counts[index]);
+            }
         }
     }
 
     fn write_proxy(&self, page: &mut Page) {
+        let ReplyMetrics { foreign, forged, malformed, .. } = &*self.replies;
+        for (name, help, counter) in [
+            ("tidegate_answers_foreign_total", "Answers that are for other nodes, or for nobody.", foreign),
+            ("tidegate_answers_forged_total", "Answers whose correlation id this node has not signed.", forged),
+            ("tidegate_answers_malformed_total", "Answers without id, or that HTTP has no place for.", malformed),
+        ] {
+            page.single(name, Kind::Counter, help, counter.load(Ordering::Relaxed));
+        }
         let Some(apis) = &self.apis else { return };
         let name = "rig_proxy_requests_total";
         page.family(name, Kind::Counter, "Requests to the API proxy, by endpoint and what became of them.");
@@ -179,6 +225,21 @@ impl MetricSources {
             ("tidegate_mailbox_depth", Kind::Gauge, "Events in the mailbox when it was last drained.", |shard| {
                 &shard.mailbox_depth
             }),
+            ("tidegate_pending_requests", Kind::Gauge, "Requests that wait for a correlated answer.", |shard| {
+                &shard.pending_requests
+            }),
+            (
+                "tidegate_answers_delivered_total",
+                Kind::Counter,
+                "Correlated answers brought to their requests.",
+                |shard| &shard.answers_delivered,
+            ),
+            ("tidegate_answers_late_total", Kind::Counter, "Correlated answers that nobody waited for.", |shard| {
+                &shard.answers_late
+            }),
+            ("tidegate_stored_answer_bytes", Kind::Gauge, "Bytes of answers kept for later calls.", |shard| {
+                &shard.stored_bytes
+            }),
             ("tidegate_panics_total", Kind::Counter, "Panics caught in a connection's code.", |shard| &shard.panics),
         ];
         for (name, kind, help, cell) in CELLS {
@@ -234,6 +295,8 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            requests: None,
+            replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };
         sources.shards[0].subscriptions.set(2);
         sources.shards[1].subscriptions.set(3);
@@ -245,6 +308,9 @@ mod tests {
             "# TYPE rig_consumed_events_forwarded_total counter",
             "rig_consumed_event_processing_duration_milliseconds_bucket{source=\"kafka\",topic=\"rig\",le=\"2\"} 1",
             "rig_consumed_event_processing_duration_milliseconds_sum{source=\"kafka\",topic=\"rig\"} 1.5",
+            "rig_consumed_events_total{source=\"kafka\",topic=\"answers\"} 0",
+            "tidegate_answers_forged_total 0",
+            "tidegate_pending_requests{shard=\"1\"} 0",
             "rig_produced_events_total{target=\"kafka\",topic=\"rig\"} 0",
             "# TYPE rig_subscriptions_total gauge",
             "rig_subscriptions_total 5",

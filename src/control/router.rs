@@ -13,7 +13,7 @@ use tidegate_shards::submit::{EventSink, SubmitError};
 
 use super::exposition::CONTENT_TYPE;
 use super::messages::{self, Refusal};
-use super::{Health, MetricSources, apis};
+use super::{AnswerDesk, Health, MetricSources, apis, responses};
 use crate::proxy::Apis;
 
 /// What the calls need.
@@ -23,6 +23,7 @@ pub(super) struct Api {
     pub(super) metrics: Option<MetricSources>,
     pub(super) apis: Arc<Apis>,
     pub(super) sink: Arc<dyn EventSink>,
+    pub(super) desk: AnswerDesk,
     pub(super) limits: EventLimits,
 }
 
@@ -44,6 +45,14 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
             None => not_found(),
         },
         ("/v3/messages" | "/v2/messages", &Method::POST) => publish(&api, request).await,
+        ("/v3/responses" | "/v2/responses", &Method::POST) => {
+            let structured = path.starts_with("/v2");
+            let (head, body) = request.into_parts();
+            match read_body(body, api.limits.max_body_bytes).await {
+                Ok(body) => responses::answer(&api.desk, structured, &head.headers, body).await,
+                Err(status) => bad_request(status),
+            }
+        }
         (path, _) => match path.strip_prefix("/v3/apis").or_else(|| path.strip_prefix("/v2/apis")) {
             Some(below) => apis::answer(&api.apis, below, request, api.limits.max_body_bytes).await,
             None => not_found(),

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::router::{Api, router};
-use super::{Health, MetricSources};
+use super::{AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
 
 /// How long open calls may go on after the stop.
@@ -31,6 +31,8 @@ pub struct ControlParts {
     pub apis: Arc<Apis>,
     /// Where published events go.
     pub sink: Arc<dyn EventSink>,
+    /// Takes answers of services.
+    pub desk: AnswerDesk,
     /// Limits of published events.
     pub limits: EventLimits,
 }
@@ -71,8 +73,8 @@ impl Control {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let ControlParts { health, metrics, apis, sink, limits, .. } = parts;
-        let api = Api { health, metrics, apis, sink, limits };
+        let ControlParts { health, metrics, apis, sink, desk, limits, .. } = parts;
+        let api = Api { health, metrics, apis, sink, desk, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(listener, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -26,7 +27,7 @@ const MAX_IN_FLIGHT_KIB: u64 = 128 << 10;
 /// Largest message handed to Kafka; the topic's own limit is usually lower, and decides.
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// How long a stop waits for events in flight.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Counters of one producer.
 #[derive(Debug, Default)]
@@ -62,17 +63,8 @@ impl KafkaSink {
     /// librdkafka refuses a setting, such as an unreadable certificate.
     pub fn start(settings: &KafkaSettings) -> io::Result<Self> {
         let metrics = Arc::<ProducerMetrics>::default();
-        let mut config = client_config(settings);
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "1")
-            .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", DELIVERY_TIMEOUT_MS.to_string())
-            .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
-            .set("queue.buffering.max.messages", MAX_IN_FLIGHT.to_string())
-            .set("queue.buffering.max.kbytes", MAX_IN_FLIGHT_KIB.to_string())
-            .set("topic.metadata.propagation.max.ms", DELIVERY_TIMEOUT_MS.to_string());
+        let mut config = producer_config(settings);
+        config.set("partitioner", "murmur2_random");
         let context = Deliveries { metrics: Arc::clone(&metrics) };
         let producer = config.create_with_context(context).map_err(io::Error::other)?;
         let topic = settings.source_topics.first().cloned().unwrap_or_default();
@@ -127,6 +119,21 @@ impl EventSink for KafkaSink {
         }
         receiver
     }
+}
+
+/// Settings of every producer: idempotent, acknowledged by all in-sync replicas, and bounded in time and memory.
+pub(super) fn producer_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = client_config(settings);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "1")
+        .set("message.timeout.ms", DELIVERY_TIMEOUT_MS.to_string())
+        .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
+        .set("queue.buffering.max.messages", MAX_IN_FLIGHT.to_string())
+        .set("queue.buffering.max.kbytes", MAX_IN_FLIGHT_KIB.to_string())
+        .set("topic.metadata.propagation.max.ms", DELIVERY_TIMEOUT_MS.to_string());
+    config
 }
 
 /// One call: answered when each of its events is settled, with the first error if there was one.
@@ -203,7 +210,7 @@ impl ProducerContext for Deliveries {
 }
 
 /// What an error means to the publisher: whether a retry helps.
-fn refusal(error: &KafkaError) -> SubmitError {
+pub(super) fn refusal(error: &KafkaError) -> SubmitError {
     let Some(code) = error.rdkafka_error_code() else { return SubmitError::Refused(error.to_string()) };
     match code {
         RDKafkaErrorCode::QueueFull => SubmitError::Overloaded,

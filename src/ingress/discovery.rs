@@ -16,8 +16,10 @@ pub(super) enum StartFrom {
 /// What a listing of one topic said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listing {
-    /// The topic has this many partitions.
+    /// The topic has this many partitions, all of which are read.
     Partitions(u32),
+    /// The topic is there, and this partition of it is read.
+    One(u32),
     /// There is no such topic.
     Missing,
 }
@@ -32,6 +34,15 @@ enum Partition {
 struct Topic {
     listed_before: bool,
     partitions: BTreeMap<u32, Partition>,
+}
+
+impl Topic {
+    fn add(&mut self, partitions: std::ops::Range<u32>, start: StartFrom) -> Vec<u32> {
+        for partition in partitions {
+            self.partitions.entry(partition).or_insert(Partition::Unresolved(start));
+        }
+        Vec::new()
+    }
 }
 
 /// The state of all source topics; a topic is named by its index in the settings.
@@ -53,12 +64,8 @@ impl Discovery {
         let start = if topic.listed_before { StartFrom::Beginning } else { StartFrom::End };
         topic.listed_before = true;
         match listing {
-            Listing::Partitions(count) => {
-                for partition in 0..count {
-                    topic.partitions.entry(partition).or_insert(Partition::Unresolved(start));
-                }
-                Vec::new()
-            }
+            Listing::Partitions(count) => topic.add(0..count, start),
+            Listing::One(partition) => topic.add(partition..partition + 1, start),
             Listing::Missing => std::mem::take(&mut topic.partitions)
                 .into_iter()
                 .filter(|(_, state)| *state == Partition::Running)
@@ -142,6 +149,15 @@ mod tests {
         let mut discovery = Discovery::new(1);
         assert!(discovery.listed(0, Listing::Partitions(2)).is_empty());
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End), (0, 1, StartFrom::End)]);
+    }
+
+    #[test]
+    fn of_a_topic_of_which_one_partition_counts_the_others_are_left_alone() {
+        let mut discovery = Discovery::new(1);
+        discovery.listed(0, Listing::One(5));
+        assert_eq!(discovery.unresolved(), [(0, 5, StartFrom::End)]);
+        discovery.resolved(0, 5);
+        assert_eq!(discovery.listed(0, Listing::Missing), [5]);
     }
 
     #[test]

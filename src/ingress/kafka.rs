@@ -20,7 +20,7 @@ use super::metrics::{IngressMetrics, TypeIndex};
 use super::native::{Batch, Consumer, Message};
 use super::outlet::{Outlet, Stopped};
 use super::progress::{Progress, Verdict};
-use super::watch::{Assignment, Request, Watch};
+use super::watch::{Assignment, Partitions, Request, Watch, Watched};
 use crate::config::KafkaSettings;
 use crate::kafka::{Reachability, client_config};
 
@@ -78,10 +78,13 @@ impl KafkaIngress {
         let consumer = Consumer::new(&config, &settings.source_topics, outlet.bell()).map_err(io::Error::other)?;
         let (assignments_to_us, assignments) = channel();
         let (requests, requests_to_watcher) = channel();
+        let all = |name: &String| Watched { name: name.clone(), partitions: Partitions::All, when_missing: None };
+        let metrics = Arc::clone(outlet.metrics());
         let watch = Watch {
             settings: settings.clone(),
+            topics: settings.source_topics.iter().map(all).collect(),
             reachability,
-            metrics: Arc::clone(outlet.metrics()),
+            on_lost: Box::new(move |lost| metrics.lost.add(lost)),
             assignments: assignments_to_us,
             requests: requests_to_watcher,
             bell: outlet.bell().clone(),
@@ -153,6 +156,7 @@ impl KafkaIngress {
                 self.consumer.stop(topic, partition);
                 self.state.progress.stop(topic, partition);
             }
+            Assignment::Complete => {}
         }
     }
 
@@ -260,7 +264,7 @@ impl State {
 }
 
 /// Low latency before all: answers come as soon as there is a message, and a full local queue is looked at again soon.
-fn consumer_config(settings: &KafkaSettings) -> ClientConfig {
+pub(crate) fn consumer_config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = client_config(settings);
     config
         .set("allow.auto.create.topics", "false")

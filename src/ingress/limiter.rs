@@ -2,7 +2,7 @@
 
 /// Lets a few lines through per period and counts the rest. Time is passed in.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     period_start_ms: u64,
     let_through: u32,
     suppressed: u64,
@@ -12,12 +12,12 @@ const PERIOD_MS: u64 = 10_000;
 const LINES_PER_PERIOD: u32 = 10;
 
 impl Limiter {
-    pub(super) fn new(now_ms: u64) -> Self {
+    pub(crate) fn new(now_ms: u64) -> Self {
         Self { period_start_ms: now_ms, let_through: 0, suppressed: 0 }
     }
 
     /// `Some` if a line may be logged, with the number of lines held back since the last one.
-    pub(super) fn permit(&mut self, now_ms: u64) -> Option<u64> {
+    pub(crate) fn permit(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms.saturating_sub(self.period_start_ms) >= PERIOD_MS {
             self.period_start_ms = now_ms;
             self.let_through = 0;

@@ -15,7 +15,7 @@ use tidegate_shards::bell::Bell;
 
 /// A consumer owned by one thread. Topics are named by their index in the list given at creation.
 #[derive(Debug)]
-pub(super) struct Consumer {
+pub(crate) struct Consumer {
     client: NonNull<ffi::rd_kafka_t>,
     queue: NonNull<ffi::rd_kafka_queue_t>,
     topics: Vec<NonNull<ffi::rd_kafka_topic_t>>,
@@ -32,7 +32,7 @@ impl Consumer {
     ///
     /// # Errors
     /// A setting that librdkafka refuses, or a name that can't be a topic's.
-    pub(super) fn new(config: &ClientConfig, topics: &[String], bell: &Bell) -> KafkaResult<Self> {
+    pub(crate) fn new(config: &ClientConfig, topics: &[String], bell: &Bell) -> KafkaResult<Self> {
         let native = config.create_native_config()?;
         let mut text = [0 as c_char; 512];
         // SAFETY: `native` is a valid configuration; the callback is a plain function without state.
@@ -80,7 +80,7 @@ impl Consumer {
     ///
     /// # Errors
     /// librdkafka refuses the partition or the offset.
-    pub(super) fn start(&mut self, topic: usize, partition: u32, offset: u64) -> KafkaResult<()> {
+    pub(crate) fn start(&mut self, topic: usize, partition: u32, offset: u64) -> KafkaResult<()> {
         self.stop(topic, partition);
         let (partition, offset) = (to_i32(partition), i64::try_from(offset).unwrap_or(i64::MAX));
         let handle = self.topics[topic].as_ptr();
@@ -94,7 +94,7 @@ impl Consumer {
     }
 
     /// Ends reading of a partition; what is queued of it is dropped.
-    pub(super) fn stop(&mut self, topic: usize, partition: u32) {
+    pub(crate) fn stop(&mut self, topic: usize, partition: u32) {
         let partition = to_i32(partition);
         let Some(index) = self.started.iter().position(|entry| *entry == (topic, partition)) else { return };
         self.started.swap_remove(index);
@@ -103,7 +103,7 @@ impl Consumer {
     }
 
     /// Fills `batch`, without waiting, with what is queued, at most its capacity. Messages of the batch before are released.
-    pub(super) fn consume(&mut self, batch: &mut Batch) {
+    pub(crate) fn consume(&mut self, batch: &mut Batch) {
         batch.release();
         // SAFETY: the queue is live; `messages` has room for its capacity of pointers.
         let count = unsafe {
@@ -119,13 +119,13 @@ impl Consumer {
     }
 
     /// Serves librdkafka's callbacks (errors of brokers, throttling). Call when idle.
-    pub(super) fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         // SAFETY: the client is a live handle.
         unsafe { ffi::rd_kafka_poll(self.client.as_ptr(), 0) };
     }
 
     /// The index of the topic a message is of.
-    pub(super) fn topic_index(&self, message: &Message<'_>) -> Option<usize> {
+    pub(crate) fn topic_index(&self, message: &Message<'_>) -> Option<usize> {
         self.topics.iter().position(|topic| topic.as_ptr() == message.raw.rkt)
     }
 }
@@ -151,20 +151,20 @@ impl Drop for Consumer {
 
 /// Messages taken at once; released when the next batch is taken or when dropped. Must be dropped before its consumer.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     messages: Vec<*mut ffi::rd_kafka_message_t>,
 }
 
 impl Batch {
-    pub(super) fn with_capacity(messages: usize) -> Self {
+    pub(crate) fn with_capacity(messages: usize) -> Self {
         Self { messages: Vec::with_capacity(messages) }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
         // SAFETY: the pointers are valid until `release`, which needs the batch mutably.
         self.messages.iter().map(|&raw| Message { raw: unsafe { &*raw }, batch: PhantomData })
     }
@@ -185,27 +185,27 @@ impl Drop for Batch {
 
 /// A message borrowed from a batch, or an error that librdkafka put in its place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     raw: &'a ffi::rd_kafka_message_t,
     batch: PhantomData<&'a Batch>,
 }
 
 impl<'a> Message<'a> {
     /// The error it stands for, if it isn't a message.
-    pub(super) fn error(&self) -> Option<RDKafkaErrorCode> {
+    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
         (self.raw.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.raw.err.into())
     }
 
-    pub(super) fn partition(&self) -> u32 {
+    pub(crate) fn partition(&self) -> u32 {
         u32::try_from(self.raw.partition).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         u64::try_from(self.raw.offset).unwrap_or(0)
     }
 
     /// The value; `None` for a tombstone.
-    pub(super) fn payload(&self) -> Option<&'a [u8]> {
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
         if self.raw.payload.is_null() {
             return None;
         }
@@ -214,7 +214,7 @@ impl<'a> Message<'a> {
     }
 
     /// The headers, in order.
-    pub(super) fn headers(&self) -> Headers<'a> {
+    pub(crate) fn headers(&self) -> Headers<'a> {
         let mut list = ptr::null_mut();
         // SAFETY: the message is live; `list` is only used where librdkafka says it has set it.
         let result = unsafe { ffi::rd_kafka_message_headers(self.raw, &raw mut list) };
@@ -225,14 +225,14 @@ impl<'a> Message<'a> {
 
 /// Names and values of a message's headers; names that aren't UTF-8 are left out, a null value is empty.
 #[derive(Clone, Debug)]
-pub(super) struct Headers<'a> {
+pub(crate) struct Headers<'a> {
     list: *const ffi::rd_kafka_headers_t,
     next: usize,
     message: PhantomData<&'a [u8]>,
 }
 
 impl Headers<'_> {
-    pub(super) fn none(&self) -> bool {
+    pub(crate) fn none(&self) -> bool {
         self.list.is_null()
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 ///
 /// # Errors
 /// What poll(2) reports, save for an interruption by a signal.
-pub(super) fn until_readable<const N: usize>(descriptors: [RawFd; N], timeout_ms: u16) -> io::Result<()> {
+pub(crate) fn until_readable<const N: usize>(descriptors: [RawFd; N], timeout_ms: u16) -> io::Result<()> {
     let mut polled = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     // SAFETY: `polled` holds exactly N initialised entries and lives across the call.
     let ready = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, i32::from(timeout_ms)) };

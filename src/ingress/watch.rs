@@ -1,5 +1,5 @@
 //! The watcher of topics: a thread that asks Kafka every few seconds which partitions there are, finds out where to
-//! start each, and knows whether Kafka can be reached. It never gives up, and ingress never waits for it.
+//! start each, and knows whether Kafka can be reached. It never gives up, and who reads never waits for it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -12,7 +12,6 @@ use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 
 use super::discovery::{Discovery, Listing, Resume, StartFrom};
-use super::metrics::IngressMetrics;
 use crate::config::KafkaSettings;
 use crate::kafka::{LogContext, Reachability, client_config};
 
@@ -25,45 +24,89 @@ const RETRY_MS: u64 = 250;
 /// Time for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the watcher to ingress. Topics are named by their index in the settings.
+/// From the watcher to the reader. Topics are named by their index in [`Watch::topics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Assignment {
+pub(crate) enum Assignment {
     /// Read this partition from this offset on.
     Start { topic: usize, partition: u32, offset: u64 },
     /// The partition is gone.
     Stop { topic: usize, partition: u32 },
+    /// Everything that was there at the first look has been assigned by now; said once.
+    Complete,
 }
 
-/// From ingress to the watcher.
+/// From the reader to the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(crate) enum Request {
     /// The broker doesn't have the next offset of this partition.
     OutOfRange { topic: usize, partition: u32, next_offset: u64 },
 }
 
+/// A topic to watch.
+pub(crate) struct Watched {
+    /// Its name.
+    pub(crate) name: String,
+    /// Which of its partitions are read.
+    pub(crate) partitions: Partitions,
+    /// What to do when it doesn't exist.
+    pub(crate) when_missing: Option<Box<dyn Fn() + Send>>,
+}
+
+/// Which partitions of a topic are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Partitions {
+    /// All.
+    All,
+    /// One, chosen when the topic is first seen: this number modulo their count.
+    One {
+        /// The number, any.
+        of: u64,
+        /// The choice.
+        chosen: Option<u32>,
+    },
+}
+
+impl Partitions {
+    fn listing(&mut self, count: u32) -> Listing {
+        match self {
+            Self::All => Listing::Partitions(count),
+            Self::One { of, chosen } => {
+                let any = || u32::try_from(*of % u64::from(count.max(1))).unwrap_or_default();
+                Listing::One(*chosen.get_or_insert_with(any))
+            }
+        }
+    }
+}
+
 /// What the watcher works with.
-#[derive(Debug)]
-pub(super) struct Watch {
-    pub(super) settings: KafkaSettings,
-    pub(super) reachability: Arc<Reachability>,
-    pub(super) metrics: Arc<IngressMetrics>,
-    pub(super) assignments: Sender<Assignment>,
-    pub(super) requests: Receiver<Request>,
-    pub(super) bell: Bell,
+pub(crate) struct Watch {
+    pub(crate) settings: KafkaSettings,
+    pub(crate) topics: Vec<Watched>,
+    pub(crate) reachability: Arc<Reachability>,
+    /// Told how many messages Kafka deleted before they were read.
+    pub(crate) on_lost: Box<dyn Fn(u64) + Send>,
+    pub(crate) assignments: Sender<Assignment>,
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) bell: Bell,
 }
 
 impl Watch {
-    /// Runs until ingress has gone.
+    /// Runs until the reader has gone.
     ///
     /// # Errors
     /// librdkafka refuses a setting.
-    pub(super) fn run(self) -> KafkaResult<()> {
+    pub(crate) fn run(mut self) -> KafkaResult<()> {
         let mut config = client_config(&self.settings);
         config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
-        let mut discovery = Discovery::new(self.settings.source_topics.len());
+        let mut discovery = Discovery::new(self.topics.len());
+        let mut said = false;
         loop {
             let complete = self.look(&client, &mut discovery);
+            if complete && !said {
+                said = true;
+                self.assign(Assignment::Complete);
+            }
             // Serves librdkafka's log; without a group there is nothing to consume.
             let _ = client.poll(Duration::ZERO);
             let pause = Duration::from_millis(if complete { REFRESH_MS } else { RETRY_MS });
@@ -78,17 +121,25 @@ impl Watch {
     }
 
     /// One look at all topics; true if everything there is is being read.
-    fn look(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
-        let (mut partitions, mut without_leader) = (0, 0);
-        for (index, topic) in self.settings.source_topics.iter().enumerate() {
-            match list(client, topic) {
-                Ok((listing, leaderless)) => {
+    fn look(&mut self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
+        let (mut partitions, mut without_leader, mut made) = (0, 0, false);
+        for index in 0..self.topics.len() {
+            let listed = list(client, &self.topics[index].name);
+            match listed {
+                Ok(found) => {
                     self.note_success();
-                    if let Listing::Partitions(count) = listing {
+                    let topic = &mut self.topics[index];
+                    let listing = found.map_or(Listing::Missing, |(count, leaderless)| {
                         partitions += u64::from(count);
                         without_leader += leaderless;
+                        topic.partitions.listing(count)
+                    });
+                    if let (Listing::Missing, Some(make)) = (listing, &topic.when_missing) {
+                        make();
+                        made = true;
                     }
                     for partition in discovery.listed(index, listing) {
+                        let topic = &self.topics[index].name;
                         tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
                         self.assign(Assignment::Stop { topic: index, partition });
                     }
@@ -100,14 +151,14 @@ impl Watch {
             }
         }
         self.reachability.count_partitions(partitions, without_leader);
-        self.resolve(client, discovery)
+        self.resolve(client, discovery) && !made
     }
 
     fn resolve(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
         let unresolved = discovery.unresolved();
         let mut complete = true;
         for (index, partition, start) in unresolved {
-            let topic = &self.settings.source_topics[index];
+            let topic = &self.topics[index].name;
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
             match client.fetch_watermarks(topic, number, ANSWER_TIMEOUT) {
                 Ok((low, high)) => {
@@ -130,7 +181,7 @@ impl Watch {
         match resume {
             Resume::At(offset) => tracing::info!(topic, partition, offset, ?start, "reading"),
             Resume::AfterLoss { offset, lost } => {
-                self.metrics.lost.add(lost);
+                (self.on_lost)(lost);
                 tracing::error!(topic, partition, offset, lost, "messages were deleted before they were read");
             }
             Resume::Shortened(offset) => tracing::error!(
@@ -163,19 +214,17 @@ impl Watch {
     }
 }
 
-/// The topic's partitions, and how many of them have no leader at the moment.
-fn list(client: &BaseConsumer<LogContext>, topic: &str) -> KafkaResult<(Listing, u64)> {
+/// How many partitions a topic has, and how many of them have no leader at the moment; `None` where there is no such topic.
+fn list(client: &BaseConsumer<LogContext>, topic: &str) -> KafkaResult<Option<(u32, u64)>> {
     let metadata = client.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Ok((Listing::Missing, 0));
-    };
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     match found.error() {
-        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok((Listing::Missing, 0)),
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
         Some(error) if found.partitions().is_empty() => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(error))),
         _ => {
             let count = found.partitions().iter().map(|partition| partition.id() + 1).max().unwrap_or(0);
             let leaderless = found.partitions().iter().filter(|partition| partition.leader() < 0).count();
-            Ok((Listing::Partitions(u32::try_from(count).unwrap_or(0)), leaderless as u64))
+            Ok(Some((u32::try_from(count).unwrap_or(0), leaderless as u64)))
         }
     }
 }

@@ -37,6 +37,9 @@ pub trait RequestSink: Send + Sync + 'static {
 
     /// Where answers reach this node directly; `None` until its reply partition is being read.
     fn reply_address(&self) -> Option<Arc<ReplyAddress>>;
+
+    /// Whether the response topics are being read, so that no answer to a request that leaves now is missed.
+    fn receives_answers(&self) -> bool;
 }
 
 /// Told of every call that matched an endpoint and was let in (`REQUEST_LOG`); never blocks.

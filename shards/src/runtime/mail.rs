@@ -79,10 +79,16 @@ fn control(world: &SharedWorld, message: Control) {
         }
         Control::Answer { id, answer, reply } => {
             let waited = world.proxy.settle(id, answer);
+            let shard = world.shard.borrow();
+            let counter =
+                if waited { &shard.metrics().answers_delivered } else { &shard.metrics().answers_late };
+            counter.add(1);
+            drop(shard);
             if let Some(reply) = reply {
                 let _nobody_waits_any_more = reply.send(waited);
             }
         }
+        Control::Store(call) => world.proxy.stored.borrow_mut().call(call, clock::now_ms()),
         Control::Shutdown => world.stopping.set(true),
     }
 }
@@ -94,6 +100,10 @@ pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
         let now_ms = clock::now_ms();
         world.shard.borrow_mut().tick(now_ms);
         world.proxy.tick(now_ms);
+        let shard = world.shard.borrow();
+        shard.metrics().pending_requests.set(world.proxy.pending.borrow().len() as u64);
+        shard.metrics().stored_bytes.set(world.proxy.stored.borrow().bytes() as u64);
+        drop(shard);
         if world.stopping.get() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -102,6 +112,7 @@ pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
 /// Ends every connection and waits until their tasks are gone: a task that is pending when the
 /// executor ends would leak.
 pub(super) async fn close_all(world: &SharedWorld) {
+    world.proxy.end_waits();
     world.shard.borrow_mut().finish_all();
     for look in 0..CLOSE_LOOKS {
         if look >= POLITE_LOOKS {

@@ -75,7 +75,7 @@ fn name_request(request: &HeaderMap, answer: &mut HeaderMap) {
         ("traceparent", trace::continue_trace(text("traceparent"))),
     ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
-            answer.insert(name, value);
+            answer.entry(name).or_insert(value);
         }
     }
 }
@@ -116,7 +116,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
         Route::Subscriptions { token } if *method == Method::PUT => {
             put_subscriptions(world, caller, &token, &parts.headers, body).await
         }
-        Route::Events if *method == Method::POST => match read_body(world, caller, body).await {
+        Route::Events if *method == Method::POST => match read_body(world, caller, body, world.settings.max_body_bytes).await {
             Ok(body) => publish::answer(world, &parts.headers, body).await,
             Err(refusal) => refusal,
         },
@@ -190,7 +190,7 @@ async fn put_subscriptions(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Answer {
-    let body = match read_body(world, caller, body).await {
+    let body = match read_body(world, caller, body, world.settings.max_body_bytes).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
@@ -243,8 +243,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Reads the whole body within the limit.
-async fn read_body(world: &SharedWorld, caller: &Caller, body: Incoming) -> Result<Bytes, Answer> {
-    let limit = world.settings.max_body_bytes;
+pub(super) async fn read_body(
+    world: &SharedWorld,
+    caller: &Caller,
+    body: Incoming,
+    limit: usize,
+) -> Result<Bytes, Answer> {
     let collected = Limited::new(body, limit).collect().await;
     if caller.handoff.is_some() {
         caller.progress.enter(Phase::Waiting);
@@ -262,7 +266,8 @@ async fn read_body(world: &SharedWorld, caller: &Caller, body: Incoming) -> Resu
     })
 }
 
-fn preflight(methods: &'static str, headers: &'static str, credentials: bool) -> Answer {
+/// The answer to a preflight request.
+pub(super) fn preflight(methods: &'static str, headers: &'static str, credentials: bool) -> Answer {
     let mut answer = with_status(StatusCode::NO_CONTENT);
     let map = answer.headers_mut();
     map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));

@@ -4,7 +4,11 @@ use axum::http::request::Builder;
 use futures_channel::oneshot;
 use tidegate_shards::submit::{Submission, SubmitAnswer};
 
+use tidegate_reactive::correlation::CorrelationKey;
+use tidegate_shards::node::Answers;
+
 use super::*;
+use crate::replies::{Correlator, ReplyMetrics};
 use crate::proxy::apis::ApiSources;
 
 /// Keeps what it gets, and answers as told.
@@ -29,6 +33,11 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
         metrics: None,
         apis: apis_in_memory(),
         sink: Arc::clone(&keeper) as Arc<dyn EventSink>,
+        desk: AnswerDesk {
+            correlator: Correlator::new(CorrelationKey::derive_from(b"secret"), 1 << 16, 0),
+            answers: Answers::default(),
+            metrics: Arc::new(ReplyMetrics::new(&[])),
+        },
         limits: EventLimits { max_depth: 128, max_body_bytes: 1_000 },
     };
     let request = request.body(Body::from(body)).expect("a request");

@@ -38,7 +38,6 @@ use crate::runtime::http::{Handed, Phase};
 use crate::runtime::service::{Answer, Caller, busy, closing, text};
 
 /// What became of a request whose answer may come from elsewhere.
-#[expect(dead_code, reason = "for targets whose answers are correlated")]
 pub(in crate::runtime) enum Forwarded {
     /// The backend has answered it.
     Answer(Answer),
@@ -52,7 +51,6 @@ pub(super) async fn forward(world: &SharedWorld, caller: &Caller, call: &Call<'_
 }
 
 /// As [`forward`], with the query parameter `correlation` in place of the client's.
-#[expect(dead_code, reason = "for targets whose answers are correlated")]
 pub(super) async fn forward_correlated(
     world: &SharedWorld,
     caller: &Caller,

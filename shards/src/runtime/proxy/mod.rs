@@ -1,7 +1,9 @@
 //! The API proxy of one shard: requests that are for none of Tidegate's own calls.
 
+mod correlated;
 pub(super) mod http;
 mod kafka;
+mod stored;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -26,6 +28,7 @@ use crate::proxy::counts::Outcome;
 use crate::proxy::deadline::Deadlines;
 use crate::proxy::endpoint::{Endpoint, ResponseFrom, Target};
 use crate::proxy::outbound::CorrelatedAnswer;
+use crate::proxy::stored::{Kept, Stored};
 use crate::proxy::table::{ApiTable, Found};
 use crate::settings::ShardSettings;
 
@@ -38,14 +41,16 @@ pub(super) struct Proxy {
     pub(super) apis: RefCell<Arc<ApiTable>>,
     /// Requests that wait for a correlated answer.
     pub(super) pending: Rc<RefCell<Pending<oneshot::Sender<CorrelatedAnswer>>>>,
+    /// When the next line about an ambiguous request may be logged.
+    next_ambiguity_log_ms: Cell<u64>,
+    /// Answers for callers that come back for them.
+    pub(super) stored: RefCell<Stored<oneshot::Sender<Kept>>>,
     /// Connections to HTTP backends.
     pub(super) backends: Backends,
     /// Deadlines of exchanges with them.
     pub(super) deadlines: Deadlines,
     /// Resolves their names.
     pub(super) resolver: Resolver,
-    /// When the next line about an ambiguous request may be logged.
-    next_ambiguity_log_ms: Cell<u64>,
 }
 
 impl Proxy {
@@ -55,6 +60,7 @@ impl Proxy {
         let proxy = Self {
             apis: RefCell::default(),
             pending: Rc::new(RefCell::new(pending)),
+            stored: RefCell::new(Stored::new(settings.proxy.stored_bytes, settings.proxy.stored_ms, now_ms)),
             backends: Backends::default(),
             deadlines: Deadlines::new(now_ms),
             resolver,
@@ -94,7 +100,16 @@ impl Proxy {
     pub(super) fn tick(&self, now_ms: u64) {
         self.deadlines.tick(now_ms);
         self.backends.tick(now_ms);
-        self.pending.borrow_mut().expire(now_ms, |_, waiting| drop(waiting));
+        let mut late = Vec::new();
+        self.pending.borrow_mut().expire(now_ms, |_, waiting| late.push(waiting));
+        drop(late);
+        self.stored.borrow_mut().tick(now_ms);
+    }
+
+    /// Ends all waits for correlated answers: the shard stops.
+    pub(super) fn end_waits(&self) {
+        let mut waiting = Vec::new();
+        self.pending.borrow_mut().drain(|_, sender| waiting.push(sender));
     }
 }
 
@@ -116,7 +131,6 @@ pub(super) struct Call<'a> {
 
 /// Says what became of the request, where the status alone doesn't: an answer that came from a service over Kafka or
 /// `/v3/responses` is [`Outcome::Ok`] whatever its status.
-#[allow(dead_code, reason = "for the targets that answer in somebody else's name")]
 pub(super) fn reported(mut answer: Answer, outcome: Outcome) -> Answer {
     answer.extensions_mut().insert(outcome);
     answer
@@ -155,6 +169,9 @@ fn unauthorized(target: &Target) -> Answer {
 
 /// Answers a request by the endpoint it means.
 pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Incoming) -> Answer {
+    if let Some(id) = stored::asked_for(parts) {
+        return stored::fetch(world, caller, parts, id).await;
+    }
     let apis = Arc::clone(&world.proxy.apis.borrow());
     let Some(found) = apis.find(&parts.method, parts.uri.path()) else {
         apis.count_unmatched(world.number, &parts.method);
@@ -170,9 +187,16 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, 
         captures: &found.captures.iter().map(String::as_str).collect::<Vec<_>>(),
         peer: caller.peer,
     };
+    if let (Some(log), None) = (&world.sinks.log, &found.endpoint.secured) {
+        let remote_ip = caller.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        log.call(&found.endpoint, parts.uri.path(), &remote_ip);
+    }
     let mut answer = match &found.endpoint.target {
         // No token is verified yet, so none is valid.
         target if found.endpoint.secured.is_some() => unauthorized(target),
+        Target::Http(_) if found.endpoint.response_from != ResponseFrom::Http => {
+            correlated::over_http(world, caller, &call, body).await
+        }
         Target::Http(_) => http::forward(world, caller, &call, body).await,
         Target::Kafka(_) => kafka::request(world, caller, &call, body).await,
     };

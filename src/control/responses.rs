@@ -1,0 +1,79 @@
+//! `POST /v3/responses`: answers of services that speak HTTP, to requests that wait on this node.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use futures_channel::oneshot;
+use tidegate_shards::node::Answers;
+use tidegate_shards::proxy::answer::{self, AnswerError};
+
+use crate::replies::{Correlator, ReplyMetrics, Unresolved};
+
+/// RIG's text for an answer that has been handed on.
+const SENT: &str = "message sent to correlated reverse proxy request";
+
+/// Where answers are handed in.
+#[derive(Clone, Debug)]
+pub struct AnswerDesk {
+    /// Knows the ids of this node.
+    pub correlator: Correlator,
+    /// Brings answers to the shards.
+    pub answers: Answers,
+    /// Counts what can't be brought to anybody.
+    pub metrics: Arc<ReplyMetrics>,
+}
+
+/// Why an answer isn't handed on.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("Failed to parse the response: {0}.")]
+    Answer(#[from] AnswerError),
+    #[error("The answer can't be handed on: {0}. An answer goes to the node that sent the request, or over Kafka.")]
+    Id(#[from] Unresolved),
+    #[error("No request waits for this answer: it has been answered, it took too long, or its client has gone.")]
+    NobodyWaits,
+    #[error("The gateway is overloaded. Try again in a second.")]
+    Overloaded,
+}
+
+/// Answers the call. With `structured` (`/v2/responses`), the id may be in the body.
+pub(super) async fn answer(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body: Bytes) -> Response {
+    let (status, text) = match hand_on(desk, structured, headers, body).await {
+        Ok(()) => (StatusCode::ACCEPTED, SENT.to_owned()),
+        Err(error @ Refused::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+async fn hand_on(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body: Bytes) -> Result<(), Refused> {
+    let AnswerDesk { correlator, answers, metrics } = desk;
+    let count_malformed = |_: &AnswerError| {
+        metrics.malformed.fetch_add(1, Ordering::Relaxed);
+    };
+    let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let (correlation, code) = match answer::correlation(fields) {
+        Some(correlation) => (correlation.to_vec(), None),
+        None if structured => {
+            let (correlation, code) = answer::from_event(&body).inspect_err(count_malformed)?;
+            (correlation.into_bytes(), code)
+        }
+        None => return Err(AnswerError::NoCorrelation).inspect_err(count_malformed)?,
+    };
+    let (id, shard) = correlator.resolve(&correlation).inspect_err(|error| {
+        let counter = if *error == Unresolved::Forged { &metrics.forged } else { &metrics.foreign };
+        counter.fetch_add(1, Ordering::Relaxed);
+    })?;
+    let mut answer = answer::from_call(headers, body).inspect_err(count_malformed)?;
+    if let Some(code) = code {
+        answer.status = code;
+    }
+    let (reply, waited) = oneshot::channel();
+    answers.send(shard, id, answer, Some(reply)).map_err(|_| Refused::Overloaded)?;
+    if waited.await.unwrap_or(false) { Ok(()) } else { Err(Refused::NobodyWaits) }
+}
