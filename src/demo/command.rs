@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use std::{fmt, io};
+use std::{fmt, io, thread};
 
 use clap::value_parser;
 use http::Uri;
@@ -42,7 +43,7 @@ pub struct DemoArguments {
 /// Which field of a mail the gateway compares with a subscription, so that it reaches its buyer alone.
 const EXTRACTORS: &str = include_str!("../../examples/tickets/extractors.json");
 
-/// How long the start waits for the gateway to know the shop before it says so.
+/// How long people are not invited before the gateway knows the shop; after that, they are all the same.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl DemoArguments {
@@ -79,10 +80,20 @@ impl DemoArguments {
 
     fn open(self, hub: &str, config: &Config) -> io::Result<Shop> {
         let mut shop = self.start(config).map_err(io::Error::other)?;
-        if !shop.wait_until_open(PATIENCE) {
-            tracing::warn!("the gateway does not know the ticket shop yet: seats can't be bought before it does");
-        }
-        println!("{}", Invitation { shop: &shop, hub });
+        let (text, opened) = (Invitation { shop: &shop, hub }.to_string(), shop.opened.take());
+        // On a thread of its own: a signal has to end the demo meanwhile.
+        thread::Builder::new().name("invitation".to_owned()).spawn(move || {
+            match opened.map(|opened| opened.recv_timeout(PATIENCE)) {
+                Some(Err(RecvTimeoutError::Disconnected)) => return,
+                Some(Err(RecvTimeoutError::Timeout)) => {
+                    tracing::warn!(
+                        "the gateway does not know the ticket shop yet: seats can't be bought before it does"
+                    );
+                }
+                Some(Ok(())) | None => {}
+            }
+            println!("{text}");
+        })?;
         Ok(shop)
     }
 

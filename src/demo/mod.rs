@@ -103,6 +103,7 @@ pub struct Shop {
     address: SocketAddr,
     gateway_internal: Uri,
     gateway_inbound: Uri,
+    /// Tells once that the gateway knows the shop, so that seats can be bought.
     opened: Option<std::sync::mpsc::Receiver<()>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -113,12 +114,6 @@ impl Shop {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Waits until the gateway knows the shop, so that seats can be bought; false if that takes longer than `patience`.
-    pub fn wait_until_open(&mut self, patience: Duration) -> bool {
-        let opened = self.opened.take();
-        opened.is_some_and(|opened| opened.recv_timeout(patience).is_ok())
     }
 }
 
