@@ -122,9 +122,23 @@ fn checks_that_this_version_cannot_do_refuse_the_start() {
 }
 
 #[test]
-fn tls_listeners_and_api_definitions_refuse_the_start() {
+fn tls_listeners_refuse_the_start() {
     assert_eq!(problems(&[("HTTPS_CERTFILE", "cert.pem")])[0].variable, "HTTPS_CERTFILE");
-    assert_eq!(problems(&[("PROXY_CONFIG_FILE", "[]")])[0].variable, "PROXY_CONFIG_FILE");
+}
+
+#[test]
+fn wrong_api_definitions_refuse_the_start_each_error_by_itself() {
+    assert!(valid(&[("PROXY_CONFIG_FILE", "[]")]).proxy.definitions.is_empty());
+    let found = problems(&[("PROXY_CONFIG_FILE", r#"[{"id":"x"}]"#)]);
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.iter().all(|problem| problem.variable == "PROXY_CONFIG_FILE"));
+}
+
+#[test]
+fn of_a_long_value_only_the_beginning_is_shown() {
+    let found = problems(&[("PROXY_CONFIG_FILE", &format!("[{}", "ä".repeat(1_000)))]);
+    let shown = found[0].to_string();
+    assert!(shown.contains("[ää") && shown.contains('…') && shown.len() < 1_000, "{shown}");
 }
 
 #[test]

@@ -48,8 +48,8 @@ pub(crate) struct Watched {
     pub(crate) name: String,
     /// Which of its partitions are read.
     pub(crate) partitions: Partitions,
-    /// What to do when it doesn't exist.
-    pub(crate) when_missing: Option<Box<dyn Fn() + Send>>,
+    /// Makes it when it doesn't exist; says whether it did.
+    pub(crate) when_missing: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
 /// Which partitions of a topic are read.
@@ -135,8 +135,7 @@ impl Watch {
                         topic.partitions.listing(count)
                     });
                     if let (Listing::Missing, Some(make)) = (listing, &topic.when_missing) {
-                        make();
-                        made = true;
+                        made |= make();
                     }
                     for partition in discovery.listed(index, listing) {
                         let topic = &self.topics[index].name;

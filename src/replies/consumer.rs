@@ -1,5 +1,6 @@
 //! The thread that reads answers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -132,7 +133,8 @@ fn watched(settings: &KafkaSettings, topics: &ReplyTopics, node: u64) -> Vec<Wat
             return Watched { name, partitions: Partitions::All, when_missing: None };
         }
         let (settings, topic) = (settings.clone(), name.clone());
-        let make: Box<dyn Fn() + Send> = Box::new(move || topic::make(&settings, &topic));
+        let refused_before = Cell::new(false);
+        let make = Box::new(move || topic::make(&settings, &topic, &refused_before));
         Watched { name, partitions: Partitions::One { of: node, chosen: None }, when_missing: Some(make) }
     };
     topics.names().into_iter().map(of_name).collect()

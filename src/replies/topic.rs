@@ -1,5 +1,7 @@
 //! Makes the reply topic where it doesn't exist.
 
+use std::cell::Cell;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
@@ -12,12 +14,20 @@ const PARTITIONS: i32 = 16;
 /// Answers matter for seconds.
 const RETENTION_MS: &str = "3600000";
 
-/// Asks the brokers to make the topic; what stands in the way is logged, and services answer on the response topics.
-pub(super) fn make(settings: &KafkaSettings, topic: &str) {
-    match try_make(settings, topic) {
+/// Asks the brokers to make the topic. What stands in the way is logged the first time; services answer on the response
+/// topics meanwhile.
+pub(super) fn make(settings: &KafkaSettings, topic: &str, refused_before: &Cell<bool>) -> bool {
+    let made = try_make(settings, topic);
+    match &made {
         Ok(()) => tracing::info!(topic, partitions = PARTITIONS, "the reply topic is made"),
-        Err(reason) => tracing::warn!(topic, reason, "the reply topic can't be made; make it with 16 partitions"),
+        Err(reason) if refused_before.replace(true) => tracing::debug!(topic, reason, "the reply topic can't be made"),
+        Err(reason) => tracing::warn!(
+            topic,
+            reason,
+            "the reply topic can't be made, so services can't answer straight to this node; make it, with 16 partitions"
+        ),
     }
+    made.is_ok()
 }
 
 fn try_make(settings: &KafkaSettings, topic: &str) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api_definitions;
 mod autobahn;
 mod bad_heads;
 mod bad_input;
@@ -18,6 +19,14 @@ mod internal_port;
 mod kafka;
 mod matching;
 mod paths_and_heads;
+mod proxy_async;
+mod proxy_http;
+mod proxy_http_bodies;
+mod proxy_http_connections;
+mod proxy_http_faults;
+mod proxy_http_mixed;
+mod proxy_http_websocket;
+mod proxy_kafka;
 mod settings;
 mod subscriptions;
 mod tune;

@@ -2,9 +2,11 @@
 //!
 //! [`parse`] takes whatever has arrived so far and says whether a head is complete. It is strict: everything that two
 //! HTTP implementations could read differently (RFC 9112 §2.2, §5, §6.3 and §11.2, request smuggling) is refused, with a
-//! ready answer in [`HeadError::to_response`]. [`route`] says which of Tidegate's own calls a path means.
+//! ready answer in [`HeadError::to_response`]. [`Follower`] checks the
+//! later heads of a connection. [`route`] says which of Tidegate's own calls a path means.
 
 mod error;
+mod follow;
 mod framing;
 mod route;
 #[cfg(test)]
@@ -13,6 +15,7 @@ mod tests;
 use std::mem::MaybeUninit;
 
 pub use error::HeadError;
+pub use follow::{Followed, Follower};
 pub use framing::BodyLength;
 pub use route::{BadPath, Route, Transport, route};
 

@@ -4,17 +4,16 @@
 //! now when the entry is due, and puts it back if it has moved. Time is passed in.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 use tidegate_reactive::wheel::TimerWheel;
 
 /// All deadlines of a shard; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Deadlines(Rc<RefCell<Inner>>);
 
-#[derive(Debug)]
 struct Inner {
     wheel: TimerWheel,
     slots: Slab<Slot>,
@@ -22,7 +21,12 @@ struct Inner {
     due: Vec<u64>,
 }
 
-#[derive(Debug)]
+/// Something that a deadline ends although nobody polls it.
+pub trait Ends {
+    /// The deadline has passed.
+    fn end(&self);
+}
+
 struct Slot {
     generation: u32,
     /// `u64::MAX` for none.
@@ -31,6 +35,14 @@ struct Slot {
     wheel_ms: u64,
     passed: bool,
     waker: Option<Waker>,
+    ends: Option<Weak<dyn Ends>>,
+}
+
+/// Who is to be told, once the table is free again.
+#[derive(Default)]
+struct Passed {
+    wakers: Vec<Waker>,
+    ends: Vec<Weak<dyn Ends>>,
 }
 
 impl Deadlines {
@@ -47,7 +59,7 @@ impl Deadlines {
         let mut inner = self.0.borrow_mut();
         inner.generation = inner.generation.wrapping_add(1);
         let generation = inner.generation;
-        let slot = Slot { generation, at_ms: u64::MAX, wheel_ms: u64::MAX, passed: false, waker: None };
+        let slot = Slot { generation, at_ms: u64::MAX, wheel_ms: u64::MAX, passed: false, waker: None, ends: None };
         let key = inner.slots.insert(slot);
         drop(inner);
         let deadline = Deadline { inner: Rc::clone(&self.0), key };
@@ -57,17 +69,18 @@ impl Deadlines {
 
     /// Lets time pass and wakes whoever waits for a deadline that has passed.
     pub fn tick(&self, now_ms: u64) {
-        let mut wakers = Vec::new();
+        let mut passed = Passed::default();
         {
             let mut inner = self.0.borrow_mut();
             let mut due = std::mem::take(&mut inner.due);
             inner.wheel.advance(now_ms, &mut due);
             for key in due.drain(..) {
-                inner.look(key, now_ms, &mut wakers);
+                inner.look(key, now_ms, &mut passed);
             }
             inner.due = due;
         }
-        wakers.into_iter().for_each(Waker::wake);
+        passed.ends.iter().filter_map(Weak::upgrade).for_each(|ends| ends.end());
+        passed.wakers.into_iter().for_each(Waker::wake);
     }
 
     /// How many there are.
@@ -84,7 +97,7 @@ impl Deadlines {
 }
 
 impl Inner {
-    fn look(&mut self, key: u64, now_ms: u64, wakers: &mut Vec<Waker>) {
+    fn look(&mut self, key: u64, now_ms: u64, passed: &mut Passed) {
         let (index, generation) = (usize::try_from(key >> 32).unwrap_or(usize::MAX), key & 0xffff_ffff);
         let Some(slot) = self.slots.get_mut(index).filter(|slot| u64::from(slot.generation) == generation) else {
             return;
@@ -94,7 +107,8 @@ impl Inner {
         }
         if slot.at_ms <= now_ms {
             slot.passed = true;
-            wakers.extend(slot.waker.take());
+            passed.wakers.extend(slot.waker.take());
+            passed.ends.extend(slot.ends.clone());
         } else if slot.at_ms != u64::MAX && slot.wheel_ms > slot.at_ms {
             slot.wheel_ms = slot.at_ms;
             let at_ms = slot.at_ms;
@@ -104,7 +118,6 @@ impl Inner {
 }
 
 /// A point in time that may move; gone when dropped.
-#[derive(Debug)]
 pub struct Deadline {
     inner: Rc<RefCell<Inner>>,
     key: usize,
@@ -124,13 +137,20 @@ impl Deadline {
         }
     }
 
-    /// Suspends it.
+    /// What it ends when it passes, beside waking whoever polls it.
+    pub fn ends(&self, what: Weak<dyn Ends>) {
+        self.inner.borrow_mut().slots[self.key].ends = Some(what);
+    }
+
+    /// Suspends it, and forgets what it was to end.
     pub fn clear(&self) {
         let mut inner = self.inner.borrow_mut();
         let slot = &mut inner.slots[self.key];
         slot.at_ms = u64::MAX;
         slot.passed = false;
-        slot.waker = None;
+        let forgotten = (slot.waker.take(), slot.ends.take());
+        drop(inner);
+        drop(forgotten);
     }
 
     /// Ready once it has passed.
@@ -211,6 +231,26 @@ mod tests {
         deadline.set(6_000);
         deadlines.tick(6_000);
         assert!(passed(&deadline));
+    }
+
+    struct Held(RefCell<Option<Deadline>>);
+
+    impl Ends for Held {
+        fn end(&self) {
+            self.0.take();
+        }
+    }
+
+    #[test]
+    fn a_deadline_ends_what_nobody_polls_and_itself_with_it() {
+        let deadlines = Deadlines::new(0);
+        let held = Rc::new(Held(RefCell::new(Some(deadlines.at(1_000)))));
+        let what: Rc<dyn Ends> = held.clone();
+        held.0.borrow().as_ref().expect("held").ends(Rc::downgrade(&what));
+        deadlines.tick(950);
+        assert!(held.0.borrow().is_some());
+        deadlines.tick(1_050);
+        assert!(held.0.borrow().is_none() && deadlines.is_empty());
     }
 
     #[test]

@@ -172,6 +172,12 @@ pub fn wants_web_socket(version: Version, method: &Method, headers: &HeaderMap) 
         && has_token(headers, &header::CONNECTION, "upgrade")
 }
 
+/// Whether a client waits for `100 Continue` before it sends its body (RFC 9110 section 10.1.1).
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// A backend's answer that can't be passed on: two parsers could read it differently, or it is no answer to this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenAnswer {

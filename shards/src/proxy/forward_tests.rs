@@ -154,7 +154,10 @@ fn trailers_are_asked_for_where_the_client_takes_them() {
     let out = forwarded(&Method::GET, &[("te", "gzip, Trailers")], |_| {});
     assert_eq!((get(&out, "te"), get(&out, "connection")), (vec!["trailers".into()], vec!["te".into()]));
     let out = forwarded(&Method::POST, &[("te", "trailers")], |forwarding| forwarding.http2 = true);
-    assert_eq!((get(&out, "te"), get(&out, "connection"), get(&out, "host")), (vec!["trailers".into()], vec![], vec![]));
+    assert_eq!(
+        (get(&out, "te"), get(&out, "connection"), get(&out, "host")),
+        (vec!["trailers".into()], vec![], vec![])
+    );
 }
 
 #[test]

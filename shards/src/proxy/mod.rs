@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod forward;
 pub mod outbound;
 pub mod path;
+mod prefilter;
 pub mod preference;
 pub mod request_event;
 #[cfg(test)]

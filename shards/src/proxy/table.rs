@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use http::Method;
-use regex::{Regex, RegexSet, RegexSetBuilder};
+use regex::Regex;
 
 use super::counts::{Outcome, RequestCounters, RequestCounts, Unmatched};
 use super::endpoint::Endpoint;
 use super::path::{is_own, normalize};
+use super::prefilter::Prefilter;
 use super::rewrite::Rewrite;
 
 /// An endpoint with its compiled regex.
@@ -21,6 +22,11 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
 }
 
+/// Definitions that don't fit into one table.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("all API definitions together are too large: {0}")]
+pub struct TableTooLarge(String);
+
 /// All endpoints of the active APIs, in the order in which they match: APIs by id, endpoints as defined. Never changes;
 /// a change of a definition makes a new one.
 #[derive(Clone, Debug, Default)]
@@ -28,24 +34,19 @@ pub struct ApiTable {
     routes: Vec<Route>,
     counts: Vec<Arc<RequestCounts>>,
     unmatched: Unmatched,
-    set: RegexSet,
+    prefilter: Prefilter,
 }
-
-/// Memory of the set of all regexes, and of the automaton that a shard builds from it as it matches.
-const MAX_SET_BYTES: usize = 256 << 20;
 
 impl ApiTable {
     /// The table of these routes, which stand in the order in which they match.
     ///
     /// # Errors
-    /// All regexes together are too large; each by itself is not.
-    pub fn new(routes: Vec<Route>, counters: &mut RequestCounters) -> Result<Self, regex::Error> {
-        let set = RegexSetBuilder::new(routes.iter().map(|route| route.regex.as_str()))
-            .case_insensitive(true)
-            .size_limit(MAX_SET_BYTES)
-            .build()?;
+    /// They are too many, or their texts too long, for one table.
+    pub fn new(routes: Vec<Route>, counters: &mut RequestCounters) -> Result<Self, TableTooLarge> {
+        let patterns = routes.iter().map(|route| &*route.endpoint.path_regex);
+        let prefilter = Prefilter::new(patterns).map_err(|error| TableTooLarge(error.to_string()))?;
         let counts = routes.iter().map(|route| counters.of(&route.endpoint)).collect();
-        Ok(Self { routes, counts, unmatched: counters.unmatched(), set })
+        Ok(Self { routes, counts, unmatched: counters.unmatched(), prefilter })
     }
 
     /// The same table with memory of its own to match in: one for each shard.
@@ -74,14 +75,22 @@ impl ApiTable {
         if self.routes.is_empty() || is_own(&path) {
             return None;
         }
-        let matches = self.set.matches(&path);
-        let mut takers = matches.iter().filter(|index| takes(&self.routes[*index].endpoint.method, method));
+        let candidates = self.prefilter.candidates(&path);
+        let mut takers = candidates.iter().map(|index| *index as usize).filter(|index| {
+            let route = &self.routes[*index];
+            takes(&route.endpoint.method, method) && route.regex.is_match(&path)
+        });
         let first = takers.next()?;
         let route = &self.routes[first];
         let others = takers.filter(|index| self.routes[*index].endpoint.method == route.endpoint.method).count();
-        let groups = route.regex.captures(&path)?;
-        let group = |number: usize| groups.get(number).map(|group| group.as_str());
-        let captures = (1..groups.len()).map(|number| group(number).unwrap_or_default().to_owned()).collect();
+        // Groups cost more than a match, and most endpoints have none.
+        let groups = if route.regex.captures_len() > 1 { Some(route.regex.captures(&path)?) } else { None };
+        let group = |number: usize| match &groups {
+            Some(groups) => groups.get(number).map(|group| group.as_str()),
+            None => (number == 0).then_some(&*path),
+        };
+        let captures =
+            (1..route.regex.captures_len()).map(|number| group(number).unwrap_or_default().to_owned()).collect();
         let (sent, query) = match &route.rewrite {
             Some(rewrite) => rewrite.apply(group)?,
             None => (path.clone().into_owned(), None),

@@ -12,8 +12,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-use futures_util::io::AsyncWrite;
+use bytes::Bytes;
+use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
@@ -22,9 +22,9 @@ use hyper::service::service_fn;
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
 use super::service::{self, Caller};
-use super::{Registered, SharedWorld, adapter, stream};
+use super::{Registered, SharedWorld, stream};
 use crate::clock;
-use crate::head::{HTTP2_PREFACE, MAX_HEADERS};
+use crate::head::{Followed, Follower, HTTP2_PREFACE, MAX_HEADERS};
 use crate::shard::connection::{Address, Closing};
 use crate::shard::socket;
 
@@ -102,7 +102,8 @@ pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes
     let multiplexed = read.starts_with(HTTP2_PREFACE);
     let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
-    let io = Io { stream, read, progress: progress.clone() };
+    let follower = (!multiplexed).then(Follower::default);
+    let io = Io { stream, read, progress: progress.clone(), follower, held: false };
     if multiplexed {
         progress.enter(Phase::Waiting);
         serve_http2(&world, address, io, progress, peer).await;
@@ -240,25 +241,69 @@ where
 /// A glommio socket as hyper wants it, with the bytes that were read before hyper was chosen.
 struct Io {
     stream: TcpStream,
+    /// Read and not yet passed on.
     read: Bytes,
     progress: Progress,
+    /// Checks the heads; `None` on HTTP/2.
+    follower: Option<Follower>,
+    /// What follows may be another protocol: nothing is passed on until the request at hand has its answer.
+    held: bool,
+}
+
+impl Io {
+    /// Checks bytes on their way to hyper; how many may pass.
+    fn check(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(follower) = &mut self.follower else { return Ok(bytes.len()) };
+        match follower.feed(bytes) {
+            Ok(Followed::All) => Ok(bytes.len()),
+            Ok(Followed::UpTo(len)) => {
+                self.held = true;
+                Ok(len)
+            }
+            Err(error) => {
+                self.progress.world.shard.borrow().metrics().requests_malformed.add(1);
+                if matches!(*self.progress.phase.borrow(), Phase::Idle | Phase::Head) {
+                    // No answer is under way that this one could be mixed up with.
+                    let _gone = socket::send(self.stream.as_raw_fd(), error.to_response());
+                }
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
+    }
 }
 
 impl hyper::rt::Read for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.held {
+            if *self.progress.phase.borrow() != Phase::Idle {
+                // hyper reads again once the answer is out.
+                return Poll::Pending;
+            }
+            self.held = false;
+        }
         if !self.read.is_empty() {
             let len = self.read.len().min(to.remaining());
-            to.put_slice(&self.read[..len]);
-            self.read.advance(len);
+            let piece = self.read.split_to(len);
+            let passed = self.check(&piece)?;
+            to.put_slice(&piece[..passed]);
+            if passed < len {
+                self.read = [&piece[passed..], &self.read].concat().into();
+            }
+            self.progress.received();
             return Poll::Ready(Ok(()));
         }
-        let Self { stream, progress, .. } = &mut *self;
-        let received = match adapter::poll_read(&progress.world.read_buffer, stream, cx, to) {
+        let buffer = Rc::clone(&self.progress.world.read_buffer);
+        let mut buffer = buffer.borrow_mut();
+        let len = buffer.len().min(to.remaining());
+        let received = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer[..len]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(received) => received?,
         };
         if received > 0 {
-            progress.received();
+            let passed = self.check(&buffer[..received])?;
+            to.put_slice(&buffer[..passed]);
+            self.read = Bytes::copy_from_slice(&buffer[passed..received]);
+            self.progress.received();
         }
         Poll::Ready(Ok(()))
     }

@@ -90,7 +90,8 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             }
         };
         let addresses = accept::addresses(&listeners);
-        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } = shard;
+        let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
+            shard;
         let now_ms = clock::now_ms();
         let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
         let proxy = Proxy::new(number, &settings, resolver, now_ms);

@@ -47,9 +47,21 @@ impl Http2Connection {
 
     /// One call, body and all.
     pub(crate) fn call(&self, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) -> Response<Bytes> {
+        let headers: Vec<_> = content_type.iter().map(|content_type| ("content-type", *content_type)).collect();
+        self.call_with(method, target, &headers, body)
+    }
+
+    /// One call with these header fields.
+    pub(crate) fn call_with(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response<Bytes> {
         let mut request = Request::builder().method(method).uri(format!("http://localhost{target}"));
-        if let Some(content_type) = content_type {
-            request = request.header("content-type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request.body(()).expect("a valid request");
         self.runtime.block_on(async {
@@ -68,6 +80,24 @@ impl Http2Connection {
                 bytes.extend_from_slice(&chunk);
             }
             Response::from_parts(head, bytes.into())
+        })
+    }
+
+    /// One call without body that may break.
+    pub(crate) fn try_call(&self, method: &str, target: &str) -> Result<Bytes, h2::Error> {
+        let request = Request::builder().method(method).uri(format!("http://localhost{target}")).body(());
+        let request = request.expect("a valid request");
+        self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, _) = sender.send_request(request, true)?;
+            let mut body = timeout(DEADLINE, response).await.expect("in time")?.into_body();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = timeout(DEADLINE, body.data()).await.expect("in time") {
+                let chunk = chunk?;
+                body.flow_control().release_capacity(chunk.len())?;
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes.into())
         })
     }
 

@@ -1,6 +1,8 @@
 //! What the tests are made of: a real gateway process, and clients that speak each protocol from
 //! outside. Every wait has a deadline; nothing sleeps for a fixed time and hopes.
 
+pub(crate) mod backend;
+pub(crate) mod backend_http2;
 pub(crate) mod clients;
 pub(crate) mod events;
 pub(crate) mod gateway;
@@ -9,6 +11,7 @@ pub(crate) mod http2;
 pub(crate) mod kafka;
 pub(crate) mod longpolling;
 pub(crate) mod metrics;
+pub(crate) mod service;
 pub(crate) mod sse;
 pub(crate) mod websocket;
 pub(crate) mod websocket_frames;

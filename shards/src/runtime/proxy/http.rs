@@ -18,7 +18,6 @@ mod upload;
 use std::future::pending;
 use std::rc::Rc;
 
-use ::http::header::{self, HeaderValue};
 use ::http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -94,7 +93,10 @@ async fn exchange(
             Ok(obtained) => obtained,
             Err(reason) => return unreachable(&pool, &reason),
         };
-        let Some(request) = outgoing.request(body, matches!(over, Over::Stream(..))) else { return bad_gateway() };
+        let Some(mut request) = outgoing.request(body, matches!(over, Over::Stream(..))) else { return bad_gateway() };
+        if !upload.ended.get() && forward::expects_continue(request.headers()) {
+            upload.hold(&mut request);
+        }
         let answered = match &mut over {
             Over::Line(line) => over_line(line, request, &upload, limits).await,
             Over::Stream(sender, deadline) => over_stream(sender, request, &upload, deadline, limits).await,
@@ -105,7 +107,9 @@ async fn exchange(
         };
         match failure {
             Failure::Late => return late(),
-            Failure::ClientLate => return closing(text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")),
+            Failure::ClientLate => {
+                return closing(text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time."));
+            }
             Failure::ClientBroken => return closing(text(StatusCode::BAD_REQUEST, "The body could not be read.")),
             Failure::Broken { unsent, unanswered, reason } => {
                 if matches!(over, Over::Stream(..)) {
@@ -113,7 +117,7 @@ async fn exchange(
                 }
                 let again = reused && unanswered && outgoing.bodiless && forward::is_idempotent(&call.parts.method);
                 body = match unsent {
-                    Some(unsent) if reused => unsent.into_body(),
+                    Some(unsent) if reused => unsent,
                     _ if again => RequestBody::Empty,
                     _ => return unreachable(&pool, &reason),
                 };
@@ -236,9 +240,8 @@ impl Outgoing<'_> {
         };
         let idle_ms = self.world.settings.proxy.idle_timeout_ms;
         let client = caller.handoff.is_some().then(|| caller.progress.clone());
-        let mut response = Response::new(Body::Backend(Box::new(BackendBody::new(
-            incoming, source, lease, idle_ms, client, upload,
-        ))));
+        let mut response =
+            Response::new(Body::Backend(Box::new(BackendBody::new(incoming, source, lease, idle_ms, client, upload))));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
         *response.version_mut() = Version::HTTP_11;

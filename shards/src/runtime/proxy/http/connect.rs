@@ -26,6 +26,11 @@ use crate::proxy::deadline::Deadline;
 use crate::runtime::SharedWorld;
 use crate::runtime::http::Spawner;
 
+/// Bytes of one answer that a backend may send ahead on HTTP/2.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of all answers on one connection: clients that don't read must not stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
 /// A connection that has just been made.
 pub(super) enum Connected {
     /// For one request at a time.
@@ -118,7 +123,11 @@ async fn speak(world: &SharedWorld, pool: &Pool, wire: Wire, deadline: Deadline)
         return Ok(Connected::Line(Line::new(wire, buffer, deadline).await?));
     }
     let transport = Transport { wire, buffer, received: Rc::default() };
-    let (sender, connection) = http2::Builder::new(Spawner).handshake::<_, RequestBody>(transport).await?;
+    let (sender, connection) = http2::Builder::new(Spawner)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake::<_, RequestBody>(transport)
+        .await?;
     // It ends by itself when the last sender and the last exchange are gone.
     glommio::spawn_local(async move {
         if let Err(error) = connection.await {

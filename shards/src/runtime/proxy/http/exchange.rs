@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -12,6 +12,9 @@ use super::line::Line;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
 use crate::proxy::deadline::Deadline;
+
+/// How long a body waits for the backend's `100 Continue`: not every backend knows it.
+const CONTINUE_MS: u64 = 1_000;
 
 /// Times of an exchange, in milliseconds.
 #[derive(Clone, Copy)]
@@ -30,8 +33,8 @@ pub(super) enum Failure {
     ClientBroken,
     /// The connection broke, or what came is no answer.
     Broken {
-        /// The request, if nothing of it was sent.
-        unsent: Option<Request<RequestBody>>,
+        /// The request's body, if nothing of the request was sent.
+        unsent: Option<RequestBody>,
         /// Nothing has come back.
         unanswered: bool,
         /// Why.
@@ -60,8 +63,7 @@ pub(super) async fn over_line(
                 return Poll::Ready(answered.map_err(|error| broken(error, upload, !line.received.get())));
             }
         }
-        clock.turn(upload, &line.deadline);
-        line.deadline.poll(cx).map(|()| Err(late(upload)))
+        clock.turn(upload, &line.deadline, cx).map(|()| Err(late(upload)))
     })
     .await
 }
@@ -80,8 +82,7 @@ pub(super) async fn over_stream(
         if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
             return Poll::Ready(answered.map_err(|error| broken(error, upload, true)));
         }
-        clock.turn(upload, deadline);
-        deadline.poll(cx).map(|()| Err(late(upload)))
+        clock.turn(upload, deadline, cx).map(|()| Err(late(upload)))
     })
     .await
 }
@@ -90,24 +91,37 @@ pub(super) async fn over_stream(
 struct Clock {
     limits: Limits,
     started: bool,
+    held: bool,
     waiting: bool,
 }
 
 impl Clock {
     fn new(upload: &Upload, limits: Limits) -> Self {
         upload.moved.set(false);
-        Self { limits, started: false, waiting: false }
+        Self { limits, started: false, held: false, waiting: false }
     }
 
-    fn turn(&mut self, upload: &Upload, deadline: &Deadline) {
-        if upload.ended.get() {
-            if !self.waiting {
-                self.waiting = true;
-                deadline.set(clock::now_ms() + self.limits.first_byte_ms);
+    /// Ready when the time is over.
+    fn turn(&mut self, upload: &Upload, deadline: &Deadline, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if upload.ended.get() {
+                if !self.waiting {
+                    self.waiting = true;
+                    deadline.set(clock::now_ms() + self.limits.first_byte_ms);
+                }
+            } else if upload.moved.replace(false) || !self.started || self.held != upload.is_held() {
+                self.started = true;
+                self.held = upload.is_held();
+                let time_ms = if self.held { CONTINUE_MS.min(self.limits.idle_ms) } else { self.limits.idle_ms };
+                deadline.set(clock::now_ms() + time_ms);
             }
-        } else if upload.moved.replace(false) || !self.started {
-            self.started = true;
-            deadline.set(clock::now_ms() + self.limits.idle_ms);
+            if deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if !upload.is_held() {
+                return Poll::Ready(());
+            }
+            upload.release();
         }
     }
 }
@@ -120,8 +134,9 @@ fn broken(mut error: TrySendError<Request<RequestBody>>, upload: &Upload, unansw
     if upload.broken.get() {
         return Failure::ClientBroken;
     }
-    let unsent = error.take_message();
+    let unsent = error.take_message().map(Request::into_body);
     let error = error.into_error();
-    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    let reason =
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
     Failure::Broken { unsent, unanswered, reason }
 }

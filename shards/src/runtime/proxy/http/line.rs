@@ -17,8 +17,10 @@ use crate::proxy::deadline::Deadline;
 use crate::runtime::adapter::ReadBuffer;
 use crate::shard::socket;
 
-/// Bytes of an answer's head, and of one piece of its body.
+/// Bytes of one piece of an answer.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of an answer's head.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// See the module.
 pub(super) struct Line {
@@ -40,8 +42,11 @@ impl Line {
         let (fd, encrypted) = (wire.fd(), matches!(wire, Wire::Tls(_)));
         let received = Rc::new(Cell::new(false));
         let transport = Transport { wire, buffer, received: Rc::clone(&received) };
-        let (sender, driver) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake::<_, RequestBody>(transport).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .max_header_size(MAX_HEAD_BYTES)
+            .handshake::<_, RequestBody>(transport)
+            .await?;
         let driver = Some(driver);
         Ok(Box::new(Self { sender, driver, over: false, received, deadline, idle_since_ms: 0, fd, encrypted }))
     }

@@ -5,10 +5,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ::http::HeaderMap;
 use bytes::{Buf, Bytes};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
-use ::http::HeaderMap;
 
 use super::pool::Lease;
 use super::transport::Wire;
@@ -47,7 +47,13 @@ impl Tunnel {
 
     /// Passes bytes on until both sides have ended, one has broken, or the shard ends the connection. `read` is what the
     /// client sent after its request.
-    pub(in crate::runtime) async fn carry(self, world: &SharedWorld, address: Address, client: &mut TcpStream, read: Bytes) {
+    pub(in crate::runtime) async fn carry(
+        self,
+        world: &SharedWorld,
+        address: Address,
+        client: &mut TcpStream,
+        read: Bytes,
+    ) {
         let Self { mut backend, to_client, _lease } = self;
         let (mut down, mut up) = (Flow::new(to_client), Flow::new(read));
         let mut half_closed = false;

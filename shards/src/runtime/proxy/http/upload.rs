@@ -3,9 +3,12 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -23,17 +26,34 @@ pub(super) struct Upload {
     /// What the client sent is no body.
     pub(super) broken: Cell<bool>,
     /// The client waits for the backend's `100 Continue` (RFC 9110 section 10.1.1), and so does the body.
-    pub(super) held: Cell<bool>,
+    held: Cell<bool>,
+    /// Set by the `100 Continue`; hyper wants to be able to send it to another thread.
+    continued: Arc<AtomicBool>,
     /// The backend's connection, while the body is held.
-    pub(super) waker: Cell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
 }
 
 impl Upload {
-    /// Lets a held body go.
+    /// Holds the body until the backend asks for it.
+    pub(super) fn hold(&self, request: &mut Request<RequestBody>) {
+        self.held.set(true);
+        let continued = Arc::clone(&self.continued);
+        hyper::ext::on_informational(request, move |answer| {
+            if answer.status() == StatusCode::CONTINUE {
+                continued.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Whether the body waits for the backend.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.get() && !self.continued.load(Ordering::Relaxed)
+    }
+
+    /// Lets a held body go without having been asked for.
     pub(super) fn release(&self) {
-        if self.held.replace(false)
-            && let Some(waker) = self.waker.take()
-        {
+        self.held.set(false);
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
@@ -75,7 +95,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else { return Poll::Ready(None) };
-        if upload.held.get() {
+        if upload.is_held() {
             upload.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
