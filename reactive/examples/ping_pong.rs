@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{IN_FLIGHT} in flight, {BURST} each");
     let mut costs = [(0.0, 0.0); 2];
     for turn in 0..2 {
-        let bare_cost = measure("ping-pong", async { bare.burst().map_err(Into::into) }).await?;
+        let bare_cost = measure("ping-pong", async { bare.burst() }).await?;
         let call_cost = measure("request", burst(&client, &to)).await?;
         if turn == 1 {
             costs = [bare_cost, call_cost];
