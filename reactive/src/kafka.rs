@@ -116,7 +116,11 @@ pub(crate) fn epoch_ms() -> u64 {
 
 /// An error of librdkafka as one of this crate.
 pub(crate) fn explain(what: &str, error: KafkaError) -> Error {
-    let kind = match error.rdkafka_error_code() {
+    let code = match &error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    };
+    let kind = match code {
         Some(code) => kind_of(code),
         None if matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)) => Kind::Settings,
         None => Kind::Refused,

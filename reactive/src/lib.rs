@@ -69,6 +69,11 @@ pub mod server;
 pub mod service;
 pub mod wheel;
 
+/// The examples of the README compile.
+#[cfg(all(doctest, feature = "kafka"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(feature = "kafka")]
 pub use client::{ClientSettings, Overflow, ReactiveClient};
 pub use destination::Destination;

@@ -68,9 +68,10 @@ fn a_late_answer_is_counted_and_reaches_nobody() {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let held = std::sync::Mutex::new(held);
         let service = Service::sync("slow", move |_: Request<()>| held.lock().unwrap().recv().unwrap_or_default());
-        let _server = stage.server(service).await;
+        let _server = stage.server(service | echo()).await;
         let client = stage.client().await;
-        let outcome = client.request::<()>(&stage.to("slow"), (), Headers::new(), Duration::from_millis(100)).await;
+        client.request::<String>(&stage.to("echo"), "first", Headers::new(), SOON).await.unwrap();
+        let outcome = client.request::<()>(&stage.to("slow"), (), Headers::new(), Duration::from_secs(2)).await;
         assert!(matches!(outcome, Err(Failure::TimedOut)), "{outcome:?}");
         drop(release);
         eventually("the late answer is counted", || client.statistics().late == 1);

@@ -98,7 +98,7 @@ fn each_way_to_fail_is_told_apart() {
         assert!(matches!(failed, Failure::HandlerFailed { status: 500, message } if message == "disk full"));
         let panicked = call("panics", SOON).await;
         assert!(matches!(panicked, Failure::HandlerFailed { message, .. } if message.contains("boom")));
-        assert!(matches!(call("hangs", Duration::from_millis(300)).await, Failure::TimedOut));
+        assert!(matches!(call("hangs", Duration::from_secs(2)).await, Failure::TimedOut));
         let statistics = server.statistics();
         assert_eq!((statistics.panicked, statistics.failed, statistics.unknown_service), (1, 2, 1));
         assert_eq!(client.pending(), 0);
@@ -156,7 +156,7 @@ fn beyond_the_bound_a_call_waits_or_fails_at_once_as_configured() {
         for call in calls {
             call.await.unwrap().unwrap();
         }
-        let first = waits.request::<()>(&hangs, (), Headers::new(), Duration::from_millis(600));
+        let first = waits.request::<()>(&hangs, (), Headers::new(), Duration::from_secs(2));
         let late = waits.request::<String>(&to_echo, "late", Headers::new(), Duration::from_millis(200));
         let (first, late) = tokio::join!(first, late);
         assert!(matches!(first, Err(Failure::TimedOut)), "{first:?}");
