@@ -10,23 +10,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Partitioner, ProducerContext};
 
 /// Length of one poll. Reports are taken as they come; only the end of the thread waits for it.
 const POLL: Duration = Duration::from_secs(10);
 
 /// A [`BaseProducer`] that is polled until it is dropped.
-pub struct PolledProducer<C: ProducerContext + 'static> {
-    producer: Arc<BaseProducer<C>>,
+pub struct PolledProducer<C: ProducerContext<P> + 'static, P: Partitioner + Send + Sync + 'static = NoCustomPartitioner>
+{
+    producer: Arc<BaseProducer<C, P>>,
     stopping: Arc<AtomicBool>,
 }
 
-impl<C: ProducerContext + 'static> PolledProducer<C> {
+impl<C: ProducerContext<P> + 'static, P: Partitioner + Send + Sync + 'static> PolledProducer<C, P> {
     /// Starts the thread.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(producer: BaseProducer<C>) -> io::Result<Self> {
+    pub fn start(producer: BaseProducer<C, P>) -> io::Result<Self> {
         let (producer, stopping) = (Arc::new(producer), Arc::<AtomicBool>::default());
         let (polled, until) = (Arc::clone(&producer), Arc::clone(&stopping));
         thread::Builder::new().name("producer".to_owned()).spawn(move || {
@@ -38,15 +39,15 @@ impl<C: ProducerContext + 'static> PolledProducer<C> {
     }
 }
 
-impl<C: ProducerContext + 'static> Deref for PolledProducer<C> {
-    type Target = BaseProducer<C>;
+impl<C: ProducerContext<P> + 'static, P: Partitioner + Send + Sync + 'static> Deref for PolledProducer<C, P> {
+    type Target = BaseProducer<C, P>;
 
-    fn deref(&self) -> &BaseProducer<C> {
+    fn deref(&self) -> &BaseProducer<C, P> {
         &self.producer
     }
 }
 
-impl<C: ProducerContext + 'static> Drop for PolledProducer<C> {
+impl<C: ProducerContext<P> + 'static, P: Partitioner + Send + Sync + 'static> Drop for PolledProducer<C, P> {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
     }

@@ -16,7 +16,8 @@ const REQUESTS: usize = 2_000;
 fn a_broker_killed_among_2000_requests_leaves_none_hanging_and_answers_none_twice() {
     tidegate::limits::raise_open_files();
     let Some(mut broker) = own_broker("a killed broker", None) else { return };
-    let (producer, topic, responses) = (Producer::new(broker.brokers()), topic_name("requests"), topic_name("responses"));
+    let (producer, topic, responses) =
+        (Producer::new(broker.brokers()), topic_name("requests"), topic_name("responses"));
     producer.create_topic(&topic, 1);
     producer.create_topic(&responses, 1);
     let config = definitions(&[

@@ -15,8 +15,8 @@ pub mod forward;
 pub mod outbound;
 pub mod path;
 mod pattern;
-mod prefilter;
 pub mod preference;
+mod prefilter;
 pub mod request_event;
 #[cfg(test)]
 mod request_event_tests;

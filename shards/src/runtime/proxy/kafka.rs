@@ -200,7 +200,9 @@ impl Ended {
 /// Status and text for a message that Kafka hasn't taken, and whether a retry helps.
 fn refusal(error: &SubmitError) -> (StatusCode, String, bool) {
     match error {
-        SubmitError::Refused(reason) => (StatusCode::BAD_GATEWAY, format!("Kafka refused the request: {reason}."), false),
+        SubmitError::Refused(reason) => {
+            (StatusCode::BAD_GATEWAY, format!("Kafka refused the request: {reason}."), false)
+        }
         SubmitError::Unreachable(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("Kafka can't be reached: {reason}."), true)
         }

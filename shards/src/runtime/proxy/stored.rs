@@ -114,7 +114,8 @@ impl Drop for Opened {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.tell(&CorrelatedAnswer { status, headers: HeaderMap::new(), body }, false);
         if let Some(key) = self.claim {
-            let _its_own_life_ends_it = ask(&self.world, owner(&self.world, &key), StoreCall::Release { key, id: self.id });
+            let _its_own_life_ends_it =
+                ask(&self.world, owner(&self.world, &key), StoreCall::Release { key, id: self.id });
         }
     }
 }
