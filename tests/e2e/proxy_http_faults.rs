@@ -124,8 +124,11 @@ fn an_http_2_client_that_stops_reading_lets_go_of_the_backend() {
     let gateway = backend.gateway(&SHORT);
     let connection = Http2Connection::open(&gateway);
     let unread = connection.begin("/to/x");
-    wait_for("the backend's connection to be ended", || (backend.accepted() == 1 && backend.open() == 0).then_some(()));
-    assert_eq!(connection.call("GET", "/_rig/health", None, b"").status(), 200, "the connection goes on");
+    wait_for("the backend's connection to be ended", || {
+        (backend.accepted() == 1 && backend.open() == 0).then_some(())
+    });
+    // The client's own window is full of what it hasn't read: an answer without body is all that it can take.
+    assert_eq!(connection.call("HEAD", "/_rig/health", None, b"").status(), 200, "the connection goes on");
     drop(unread);
 }
 
@@ -148,7 +151,7 @@ fn what_is_no_answer_is_a_bad_gateway() {
         ("an unknown coding", "HTTP/1.1 200 OK\r\ntransfer-encoding: zip\r\n\r\nhello".to_owned()),
         ("a coding before chunked", "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_owned()),
         ("a folded line", "HTTP/1.1 200 OK\r\nx-a: 1\r\n  2\r\ncontent-length: 0\r\n\r\n".to_owned()),
-        ("a NUL in a value", "HTTP/1.1 200 OK\r\nx-a: 1\02\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        ("a NUL in a value", "HTTP/1.1 200 OK\r\nx-a: 1\x002\r\ncontent-length: 0\r\n\r\n".to_owned()),
         (
             "a carriage return in a value",
             "HTTP/1.1 200 OK\r\nx-a: 1\rset-cookie: b=1\r\ncontent-length: 0\r\n\r\n".to_owned(),

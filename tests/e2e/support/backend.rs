@@ -148,8 +148,6 @@ pub(crate) struct Received {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
-    /// Number of the connection it came on.
-    pub(crate) connection: usize,
 }
 
 impl Received {
@@ -218,7 +216,6 @@ impl Peer {
                     headers: head.headers.iter().map(|h| (h.name.to_ascii_lowercase(), text(h.value))).collect(),
                     body: Vec::new(),
                     trailers: Vec::new(),
-                    connection: self.number,
                 };
                 self.buffer.drain(..length);
                 return Some(request);
