@@ -10,8 +10,8 @@ use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
-use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
+use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 

@@ -75,9 +75,10 @@ impl RequestSink for KafkaRequests {
             let _receiver_is_here = answer.send(Err(SubmitError::ShuttingDown));
             return receiver;
         }
-        let headers = message.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(&value[..]) })
-        });
+        let headers = message
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value[..]) }));
         let mut record =
             BaseRecord::<[u8], [u8], _>::with_opaque_to(&message.topic, Box::new(answer)).payload(&message.value);
         if !message.headers.is_empty() {
@@ -139,7 +140,10 @@ impl Partitioner for ByKey {
             // librdkafka chooses itself where there is no key; should it ask after all, any that has a leader will do.
             None => {
                 let first = fastrand::u32(..partitions);
-                (first..first + partitions).map(partition).find(|number| is_available(*number)).unwrap_or(partition(first))
+                (first..first + partitions)
+                    .map(partition)
+                    .find(|number| is_available(*number))
+                    .unwrap_or(partition(first))
             }
         }
     }

@@ -96,7 +96,8 @@ impl Replies {
                 tracing::error!(%error, "librdkafka refuses the settings");
             }
         })?;
-        let router = Router { correlator, answers, metrics, limiter: Limiter::new(clock::now_ms()), stop: stop.clone() };
+        let router =
+            Router { correlator, answers, metrics, limiter: Limiter::new(clock::now_ms()), stop: stop.clone() };
         let reader = Reader {
             consumer,
             names,

@@ -31,7 +31,8 @@ pub(super) fn make(settings: &KafkaSettings, topic: &str, refused_before: &Cell<
 }
 
 fn try_make(settings: &KafkaSettings, topic: &str) -> Result<(), String> {
-    let admin: AdminClient<DefaultClientContext> = client_config(settings).create().map_err(|error| error.to_string())?;
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(settings).create().map_err(|error| error.to_string())?;
     let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(-1)).set("retention.ms", RETENTION_MS);
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let results = runtime.block_on(admin.create_topics([&new], &AdminOptions::new()));

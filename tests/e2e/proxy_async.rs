@@ -93,7 +93,10 @@ fn an_answer_on_the_response_topic_goes_out_on_the_call_that_is_still_open() {
     assert_eq!((response.header("x-own"), response.header("ce_id")), (Some("1"), Some("5")));
     assert_eq!((response.header("rig-other"), response.header("rig-correlation")), (None, None));
     let metrics = scene.gateway.metrics();
-    assert_eq!(metrics.sum_where("rig_consumed_events_total", &[("source", "kafka"), ("topic", &scene.responses)]), 1.0);
+    assert_eq!(
+        metrics.sum_where("rig_consumed_events_total", &[("source", "kafka"), ("topic", &scene.responses)]),
+        1.0
+    );
     let labels = [("target", "kafka"), ("response_from", "kafka"), ("status", "ok"), ("path", "/ask")];
     assert_eq!(metrics.sum_where("rig_proxy_requests_total", &labels), 1.0);
 }
@@ -183,7 +186,8 @@ fn answers_over_http_and_over_kafka_serve_either_kind_of_call() {
     let Some(scene) = Scene::new("answers over HTTP", &[]) else { return };
     for path in ["/ask", "/ask-http"] {
         let (call, request) = scene.ask_with(Request::new("POST", path).body(question("?")));
-        let headers = [("rig-response-code", "202"), ("content-type", "a/b"), ("authorization", "Bearer x"), ("x-own", "1")];
+        let headers =
+            [("rig-response-code", "202"), ("content-type", "a/b"), ("authorization", "Bearer x"), ("x-own", "1")];
         let posted = scene.post_answer(request.correlation(), &headers, "by HTTP");
         assert_eq!((posted.status, posted.text()), (202, "message sent to correlated reverse proxy request"));
         assert_eq!(posted.header("content-type"), None);

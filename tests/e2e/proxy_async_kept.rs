@@ -52,9 +52,8 @@ fn fetching_may_wait_for_the_answer_too() {
     let Some(scene) = Scene::new("respond-async", &[]) else { return };
     let location = location(&scene.gateway.call(ask("?").header("prefer", "respond-async, wait=0")));
     let request = scene.requests.next();
-    let fetches: Vec<_> = (0..4)
-        .map(|_| call(scene.gateway.inbound(), Request::get(&location).header("prefer", "wait=15")))
-        .collect();
+    let fetches: Vec<_> =
+        (0..4).map(|_| call(scene.gateway.inbound(), Request::get(&location).header("prefer", "wait=15"))).collect();
     scene.send(&answer(request.correlation(), &[], "awaited"));
     for fetch in fetches {
         assert_eq!(fetch.join().expect("no panic").text(), "awaited");
@@ -81,7 +80,9 @@ fn an_answer_is_kept_for_its_time_and_no_longer() {
     let Some(scene) = Scene::new("respond-async", &[("PROXY_STORED_SECONDS", "1")]) else { return };
     let location = location(&scene.gateway.call(ask("?").header("prefer", "respond-async")));
     scene.send(&answer(scene.requests.next().correlation(), &[], "short"));
-    wait_for("the answer to be forgotten", || (scene.gateway.call(Request::get(&location)).status == 404).then_some(()));
+    wait_for("the answer to be forgotten", || {
+        (scene.gateway.call(Request::get(&location)).status == 404).then_some(())
+    });
     wait_for("its memory", || (scene.gateway.metrics().sum("tidegate_stored_answer_bytes") == 0.0).then_some(()));
 }
 

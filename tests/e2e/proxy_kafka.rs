@@ -104,7 +104,10 @@ fn the_message_tells_everything_of_the_request() {
 #[test]
 fn what_the_client_wrote_stays_as_it_is_with_sorted_members() {
     let Some(scene) = Scene::new("kafka target") else { return };
-    scene.accepted("/orders", r#"{"z":1e2,"specversion":"0.2","contenttype":"application/json","data":{"b":1.50,"a":"\u00e4"}}"#);
+    scene.accepted(
+        "/orders",
+        r#"{"z":1e2,"specversion":"0.2","contenttype":"application/json","data":{"b":1.50,"a":"\u00e4"}}"#,
+    );
     let message = scene.requests.next();
     assert!(message.text.starts_with(r#"{"contenttype":"application/json","data":{"b":1.50,"a":"\u00e4"},"rig":{"#));
     assert!(message.text.ends_with(r#","z":1e2}"#), "{}", message.text);
@@ -222,7 +225,8 @@ fn a_broker_out_of_reach_is_503_and_one_that_refuses_502() {
     let topic = topic_name("requests");
     producer.create_topic(&topic, 1);
     let config = definitions(&[endpoint("plain", "/orders", &topic)]);
-    let limit = [("PROXY_CONFIG_FILE", config.as_str()), ("MAX_BODY_BYTES", "20000000"), ("MAX_QUEUE_BYTES", "20000000")];
+    let limit =
+        [("PROXY_CONFIG_FILE", config.as_str()), ("MAX_BODY_BYTES", "20000000"), ("MAX_QUEUE_BYTES", "20000000")];
     let gateway = gateway_on(broker.brokers(), &topic_name("events"), &limit);
     let body = format!(r#"{{"specversion":"0.2","data":"{}"}}"#, "x".repeat(13 << 20));
     let response = gateway.call(Request::new("POST", "/orders").body(body));

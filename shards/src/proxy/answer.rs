@@ -2,8 +2,8 @@
 //! correlated answer"). Whatever could break the framing of an HTTP answer ends here.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::outbound::CorrelatedAnswer;
@@ -63,7 +63,9 @@ pub enum AnswerError {
     #[error("the header {0:?} can't stand in an HTTP answer")]
     Header(String),
     /// A structured event that isn't one.
-    #[error("the body must be a JSON object with rig.correlation, a text, or the call must have a header {CORRELATION}")]
+    #[error(
+        "the body must be a JSON object with rig.correlation, a text, or the call must have a header {CORRELATION}"
+    )]
     Event,
 }
 
@@ -158,8 +160,7 @@ mod tests {
 
     #[test]
     fn status_headers_and_body_come_from_the_message_with_names_in_any_case() {
-        let headers =
-            [("RIG-Correlation", "x"), ("Rig-Response-Code", "201"), ("Content-Type", "a/b"), ("X-Own", "1")];
+        let headers = [("RIG-Correlation", "x"), ("Rig-Response-Code", "201"), ("Content-Type", "a/b"), ("X-Own", "1")];
         let answer = answer(&headers, "body").unwrap();
         assert_eq!(answer.status, 201);
         assert_eq!(answer.body, "body");
@@ -187,7 +188,9 @@ mod tests {
 
     #[test]
     fn what_would_split_an_answer_is_refused() {
-        for (name, value) in [("a", "1\r\nx-bad: 1"), ("a", "1\n"), ("a", "\0"), ("a b", "1"), ("a\r\nb", "1"), ("", "1")] {
+        for (name, value) in
+            [("a", "1\r\nx-bad: 1"), ("a", "1\n"), ("a", "\0"), ("a b", "1"), ("a\r\nb", "1"), ("", "1")]
+        {
             assert!(matches!(answer(&[(name, value)], ""), Err(AnswerError::Header(_))), "{name:?}: {value:?}");
         }
     }

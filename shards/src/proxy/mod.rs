@@ -14,8 +14,8 @@ pub mod endpoint;
 pub mod forward;
 pub mod outbound;
 pub mod path;
-mod prefilter;
 pub mod preference;
+mod prefilter;
 pub mod request_event;
 #[cfg(test)]
 mod request_event_tests;

@@ -80,8 +80,7 @@ fn control(world: &SharedWorld, message: Control) {
         Control::Answer { id, answer, reply } => {
             let waited = world.proxy.settle(id, answer);
             let shard = world.shard.borrow();
-            let counter =
-                if waited { &shard.metrics().answers_delivered } else { &shard.metrics().answers_late };
+            let counter = if waited { &shard.metrics().answers_delivered } else { &shard.metrics().answers_late };
             counter.add(1);
             drop(shard);
             if let Some(reply) = reply {

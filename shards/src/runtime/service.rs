@@ -116,10 +116,12 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
         Route::Subscriptions { token } if *method == Method::PUT => {
             put_subscriptions(world, caller, &token, &parts.headers, body).await
         }
-        Route::Events if *method == Method::POST => match read_body(world, caller, body, world.settings.max_body_bytes).await {
-            Ok(body) => publish::answer(world, &parts.headers, body).await,
-            Err(refusal) => refusal,
-        },
+        Route::Events if *method == Method::POST => {
+            match read_body(world, caller, body, world.settings.max_body_bytes).await {
+                Ok(body) => publish::answer(world, &parts.headers, body).await,
+                Err(refusal) => refusal,
+            }
+        }
         Route::Health if matches!(*method, Method::GET | Method::HEAD) => {
             let mut answer = text(StatusCode::OK, "OK");
             let plain = HeaderValue::from_static("text/plain; charset=utf-8");

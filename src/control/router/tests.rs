@@ -8,8 +8,8 @@ use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::node::Answers;
 
 use super::*;
-use crate::replies::{Correlator, ReplyMetrics};
 use crate::proxy::apis::ApiSources;
+use crate::replies::{Correlator, ReplyMetrics};
 
 /// Keeps what it gets, and answers as told.
 struct Keeper {

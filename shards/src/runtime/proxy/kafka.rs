@@ -63,10 +63,8 @@ pub(super) async fn request(world: &SharedWorld, caller: &Caller, call: &Call<'_
         })
         .await;
     }
-    let waiting = match awaited.then(|| Waiting::register(world, clock::now_ms() + timeout_ms)).transpose() {
-        Ok(waiting) => waiting,
-        Err(refusal) => return refusal,
-    };
+    let waiting = awaited.then(|| Waiting::register(world, clock::now_ms() + timeout_ms)).transpose();
+    let Ok(waiting) = waiting else { return busy() };
     match produced.exchange(waiting, timeout_ms) {
         Ok(exchange) => exchange.run().await.into_answer(),
         Err(reason) => text(StatusCode::BAD_REQUEST, reason.to_string()),
@@ -200,7 +198,9 @@ impl Ended {
 /// Status and text for a message that Kafka hasn't taken, and whether a retry helps.
 fn refusal(error: &SubmitError) -> (StatusCode, String, bool) {
     match error {
-        SubmitError::Refused(reason) => (StatusCode::BAD_GATEWAY, format!("Kafka refused the request: {reason}."), false),
+        SubmitError::Refused(reason) => {
+            (StatusCode::BAD_GATEWAY, format!("Kafka refused the request: {reason}."), false)
+        }
         SubmitError::Unreachable(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("Kafka can't be reached: {reason}."), true)
         }

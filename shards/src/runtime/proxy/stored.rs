@@ -114,7 +114,8 @@ impl Drop for Opened {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         self.tell(&CorrelatedAnswer { status, headers: HeaderMap::new(), body }, false);
         if let Some(key) = self.claim {
-            let _its_own_life_ends_it = ask(&self.world, owner(&self.world, &key), StoreCall::Release { key, id: self.id });
+            let _its_own_life_ends_it =
+                ask(&self.world, owner(&self.world, &key), StoreCall::Release { key, id: self.id });
         }
     }
 }
@@ -132,10 +133,8 @@ pub(super) async fn exchange(
     let claim = key.map(|key| (key_digest(call, key), looks(call, body)));
     let mut stale = None;
     for _attempt in 0..2 {
-        let waiting = match Waiting::register(world, clock::now_ms() + world.settings.proxy.stored_ms) {
-            Ok(waiting) => waiting,
-            Err(refusal) => return refusal,
-        };
+        let waiting = Waiting::register(world, clock::now_ms() + world.settings.proxy.stored_ms);
+        let Ok(waiting) = waiting else { return busy() };
         let id = waiting.id();
         // First the message, so that a body that can't be sent claims nothing.
         let exchange = match make(waiting) {
