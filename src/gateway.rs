@@ -160,7 +160,9 @@ impl Gateway {
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             log,
         };
-        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell).map_err(check::explain_start_failure)?;
+        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
+            .inspect_err(|_| apis.stop())
+            .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
         let desk = answer_desk(config, &settings.proxy, &node);

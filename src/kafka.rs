@@ -1,5 +1,6 @@
 //! What ingress and egress share about Kafka: the settings of librdkafka, and whether the brokers can be reached.
 
+mod polled;
 mod reachability;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::config::{KafkaSettings, Tls};
+pub use polled::PolledProducer;
 pub use reachability::Reachability;
 
 /// Settings of every client: brokers, login, TLS, and quick reconnects.

@@ -38,7 +38,7 @@ fn turn<'a>(paths: &'a [String], next: &mut usize) -> &'a str {
 fn finds(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route among 1,000 definitions");
     let paths = |path: fn(usize) -> String| (0..PATHS).map(path).collect::<Vec<_>>();
-    let shapes: [(&str, fn(usize) -> String, fn(usize) -> String); 4] = [
+    let shapes: [(&str, fn(usize) -> String, fn(usize) -> String); 5] = [
         (
             "literal",
             |n| format!("/api/service-{n}/items"),
@@ -52,6 +52,11 @@ fn finds(criterion: &mut Criterion) {
         (
             "an id, then what tells them apart",
             |n| format!("/tenants/([^/]+)/service-{n}/items/?"),
+            |n| format!("/tenants/{n:08x}/service-{}/items", n * 7_919 % DEFINITIONS),
+        ),
+        (
+            "groups that leave a choice, for the regex engine",
+            |n| format!("/(.*)/service-{n}/(\\w+-?\\w*)"),
             |n| format!("/tenants/{n:08x}/service-{}/items", n * 7_919 % DEFINITIONS),
         ),
         (

@@ -1,16 +1,22 @@
 //! `tidegate-figures`: measures whole processes. `cargo xtask bench-report` builds everything and runs it.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand};
 use tidegate_bench::figures::{self, FigureError, Options, discard, process};
 use tidegate_bench::floor::pace::Pace;
+use tidegate_bench::floor::ping_pong;
 use tidegate_bench::floor::server::{self, Delivery};
+use tidegate_load::{Backend, BackendOptions, LoadError, ServiceCounts, ServiceOptions, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Answers of the `ReactiveServer` are as large as its requests.
+const SERVICE_ANSWER_BYTES: usize = 100;
 
 /// Measures Tidegate's processes beside their floors.
 #[derive(Parser)]
@@ -43,6 +49,29 @@ enum Task {
         #[arg(long)]
         message_bytes: usize,
     },
+    /// The load generator's backend: answers calls with bodies of one size.
+    Backend {
+        #[arg(long)]
+        answer_bytes: usize,
+    },
+    /// The floor of request and response: writes what it reads from one topic into another, until its input ends.
+    Echo {
+        #[arg(long)]
+        brokers: String,
+        #[arg(long)]
+        there: String,
+        #[arg(long)]
+        back: String,
+    },
+    /// A `ReactiveServer` that answers the load generator's calls, until its process is ended.
+    Serve {
+        #[arg(long)]
+        brokers: String,
+        #[arg(long)]
+        topic: String,
+        #[arg(long)]
+        id: String,
+    },
     /// Runs a program on one CPU; it ends when the process that started it ends.
     Pinned {
         #[arg(long)]
@@ -58,7 +87,7 @@ struct Measure {
     /// Short runs and fewer rounds.
     #[arg(long)]
     quick: bool,
-    /// Measure this figure alone; may be repeated.
+    /// Measure this figure alone, or those of one section; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(figures::names()))]
     only: Vec<String>,
     /// The `tidegate` program [default: beside this one].
@@ -96,6 +125,11 @@ fn main() -> ExitCode {
         Task::Produce { brokers, topic, messages, message_bytes } => {
             discard::produce(&brokers, &topic, messages, message_bytes).map_err(|error| error.to_string())
         }
+        Task::Backend { answer_bytes } => backend(answer_bytes).map_err(|error| error.to_string()),
+        Task::Echo { brokers, there, back } => {
+            ping_pong::echo(&brokers, &there, &back).map_err(|error| error.to_string())
+        }
+        Task::Serve { brokers, topic, id } => reactive_service(brokers, topic, id).map_err(|error| error.to_string()),
         Task::Pinned { cpu, command } => Err(match command.split_first() {
             Some((program, arguments)) => process::become_pinned(cpu, program.as_ref(), arguments).to_string(),
             None => "no program to run".to_owned(),
@@ -135,6 +169,26 @@ fn beside_this() -> Result<PathBuf, FigureError> {
     let this = std::env::current_exe();
     this.map(|path| path.with_file_name("tidegate"))
         .map_err(|source| FigureError::System { what: "finding this program", source })
+}
+
+fn backend(answer_bytes: usize) -> Result<(), LoadError> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let backend = Backend::bind(BackendOptions { listen, answer_bytes, delay_ms: 0, cpu: None })?;
+    println!("clients http://{}", backend.address()?);
+    backend.run(&AtomicBool::new(false))
+}
+
+fn reactive_service(brokers: String, topic: String, id: String) -> Result<(), LoadError> {
+    let options = ServiceOptions {
+        brokers,
+        topic,
+        response_topic: String::new(),
+        ignores_reply_address: false,
+        reactive: Some(id),
+        answer_bytes: SERVICE_ANSWER_BYTES,
+        cpu: None,
+    };
+    serve(&options, &ServiceCounts::default(), &AtomicBool::new(false), || println!("ready"))
 }
 
 fn floor(arguments: &Floor) -> Result<(), String> {

@@ -1,20 +1,28 @@
-// The ticket shop's page. The shop service decides who gets a seat; the gateway tells everybody.
+// The ticket shop's page. The shop's services decide who gets a seat; the gateway asks them, and tells everybody.
 
+import { buySeat } from "./box-office.js";
 import { ageMs, now, synchronise } from "./clock.js";
 import { Hall, seatName } from "./hall.js";
+import { Inbox } from "./inbox.js";
 import { connect } from "./live.js";
 import { Meter } from "./meter.js";
 
 const SEAT_SOLD = "com.tidegate.tickets.seat.sold";
+const SEAT_RELEASED = "com.tidegate.tickets.seat.released";
 const HALL_RESET = "com.tidegate.tickets.hall.reset";
 const STATS = "com.tidegate.tickets.stats";
+const MAIL_SENT = "com.tidegate.tickets.mail.sent";
 const FEED_LENGTH = 40;
 const RETRY_MS = 1_000;
 
 const $ = (id) => document.getElementById(id);
 const transport = new URLSearchParams(location.search).get("transport") === "ws" ? "ws" : "sse";
-const buyer = (sessionStorage.buyer ??= `Guest ${Math.random().toString(36).slice(2, 7).toUpperCase()}`);
+const buyer = {
+  id: (sessionStorage.buyer ??= secret()), // the mail goes to whoever knows it
+  name: (sessionStorage.name ??= `Guest ${Math.random().toString(36).slice(2, 7).toUpperCase()}`),
+};
 const hall = new Hall($("map"), buy);
+const inbox = new Inbox($("mails"));
 const meter = new Meter({
   rate: $("rate"),
   received: $("received"),
@@ -29,6 +37,7 @@ let waiting = null; // changes that arrive while the hall is being loaded
 let loading = null; // that load, as a promise
 let outdated = false; // what is being loaded may be too old already
 let toastTimer = 0;
+let gateway = ""; // base URL, as soon as the shop has told it
 
 // ---- the hall's state: a snapshot from the shop, then changes from the gateway
 
@@ -79,7 +88,11 @@ function show({ show: title, sections, sold, sequence: newest }) {
 
 function receive(event) {
   meter.record(ageMs(event.time));
-  if (event.type === STATS) $("viewers").textContent = event.data.viewers?.toLocaleString("en") ?? "–";
+  const { type, data } = event;
+  if (type === STATS) $("viewers").textContent = data.viewers?.toLocaleString("en") ?? "–";
+  // The gateway compares the id; a gateway that was not told which field to compare sends everybody's mail.
+  if (type === MAIL_SENT) return data.buyer === buyer.id && inbox.add(data);
+  if (type === SEAT_RELEASED) return data.seat && say(`${seatName(data)} is free again`, "released", `no payment by ${data.buyer}`);
   applyOrKeep(event);
 }
 
@@ -87,45 +100,39 @@ function apply({ type, data }) {
   const expected = type === STATS ? sequence : sequence + 1;
   if (data.sequence < expected) return; // the snapshot has it already
   if (data.sequence > expected || type === HALL_RESET) {
-    if (type === HALL_RESET) say(`Doors open: ${data.show}`, "reset");
+    if (type === HALL_RESET) {
+      say(`Doors open: ${data.show}`, "reset");
+      $("purse").textContent = sessionStorage.left = "";
+    }
     load();
     return;
   }
   if (type !== SEAT_SOLD) return;
   sequence = data.sequence;
   hall.set(data.seat, ownership(data.buyer), { animate: true });
-  const mine = data.buyer === buyer;
+  const mine = data.buyer === buyer.name;
   say(`${seatName(data)} sold`, mine ? "mine" : "sold", mine ? "to you" : `to ${data.buyer}`);
   count();
 }
 
 function ownership(owner) {
-  return owner === buyer ? "mine" : "sold";
+  return owner === buyer.name ? "mine" : "sold";
 }
 
 // ---- buying
 
 async function buy(seat) {
+  if (!gateway) return toast("The box office opens in a moment.", "bad");
   hall.set(seat.id, "pending");
-  try {
-    const answer = await fetch(`/api/seats/${seat.id}/buy`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ buyer }),
-    });
-    const body = await answer.json();
-    if (answer.ok) {
-      hall.set(seat.id, "mine", { animate: true });
-      toast(`${seatName(seat)} is yours.`, "good");
-    } else {
-      // Only a lost race says who has it; after anything else the seat may still be free.
-      if (pending(seat)) hall.set(seat.id, answer.status === 409 ? ownership(body.buyer) : "free");
-      toast(body.error, "bad");
-    }
-  } catch {
-    if (pending(seat)) hall.set(seat.id, "free");
-    toast("The shop did not answer. Nothing was bought.", "bad");
-    load();
+  const { state, owner, left, text } = await buySeat(gateway, buyer, seat.id);
+  if (state === "mine") {
+    hall.set(seat.id, "mine", { animate: true });
+    toast(`${seatName(seat)} is yours.`, "good");
+    $("purse").textContent = `€${(sessionStorage.left = left)} left`;
+  } else {
+    // Meanwhile an event may have told more than the answer.
+    if (pending(seat)) hall.set(seat.id, state === "sold" ? ownership(owner) : "free");
+    toast(text, "bad");
   }
   count();
 }
@@ -165,6 +172,10 @@ function say(what, kind, who = "") {
   while ($("feed").children.length > FEED_LENGTH) $("feed").lastChild.remove();
 }
 
+function secret() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 function toast(text, kind) {
   clearTimeout(toastTimer);
   Object.assign($("toast"), { textContent: text, hidden: false });
@@ -194,13 +205,17 @@ async function fetchJson(path) {
 }
 
 document.querySelector(`[data-transport="${transport}"]`).setAttribute("aria-current", "page");
+if (sessionStorage.left) $("purse").textContent = `€${sessionStorage.left} left`;
 setLink("connecting");
 await load();
-const { gateway } = await fetchJson("/config.json");
+({ gateway } = await fetchJson("/config.json"));
 connect({
   gateway,
   transport,
-  types: [SEAT_SOLD, HALL_RESET, STATS],
+  subscriptions: [
+    ...[SEAT_SOLD, SEAT_RELEASED, HALL_RESET, STATS].map((eventType) => ({ eventType })),
+    { eventType: MAIL_SENT, oneOf: [{ buyer: buyer.id }] },
+  ],
   onState: setLink,
   onSubscribed: load,
   onEvent: receive,

@@ -5,20 +5,21 @@ const FIRST_RETRY_MS = 250;
 const LONGEST_RETRY_MS = 5_000;
 
 /**
- * Keeps a subscription to `types` alive until the page closes.
+ * Keeps subscriptions alive until the page closes.
  *
  * @param {object} options
  * @param {string} options.gateway   base URL of the gateway's inbound port
  * @param {"sse"|"ws"} options.transport
- * @param {string[]} options.types   CloudEvent types to subscribe to
+ * @param {{eventType: string, oneOf?: object[]}[]} options.subscriptions  CloudEvent types, and which values of their fields
  * @param {(state: "connecting"|"live"|"reconnecting") => void} options.onState
  * @param {() => Promise<void>} options.onSubscribed  the subscription is in force, but what happened before may be
  *     missing: the connection counts as live once the promise resolves
  * @param {(event: object) => void} options.onEvent  one CloudEvent
  */
-export function connect({ gateway, transport, types, onState, onSubscribed, onEvent }) {
-  const subscriptions = encodeURIComponent(JSON.stringify(types.map((eventType) => ({ eventType }))));
-  const url = `${gateway}/_rig/v1/connection/${transport}?subscriptions=${subscriptions}`;
+export function connect({ gateway, transport, subscriptions, onState, onSubscribed, onEvent }) {
+  const types = subscriptions.map(({ eventType }) => eventType);
+  const query = encodeURIComponent(JSON.stringify(subscriptions));
+  const url = `${gateway}/_rig/v1/connection/${transport}?subscriptions=${query}`;
   const open = transport === "ws" ? openWebSocket : openEventSource;
   let stream = null;
   let failures = 0;

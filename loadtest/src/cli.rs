@@ -1,10 +1,17 @@
 //! The command line: one subcommand per workload.
 
+mod calls;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_load::{
-    HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, Source, Target, Transport, Workload,
+    BackendOptions, CallScenario, HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, ServiceOptions,
+    Source, Target, Transport, Workload,
+};
+
+use self::calls::{
+    BACKEND_EXAMPLE, BackendArgs, PROXY_EXAMPLE, ProxyArgs, REQUEST_EXAMPLE, RequestArgs, SERVICE_EXAMPLE, ServiceArgs,
 };
 
 const BROADCAST_EXAMPLE: &str = "Example:
@@ -130,6 +137,30 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Calls that a backend answers, directly or through a proxy: whose answer comes back, and how fast
+    #[command(after_help = PROXY_EXAMPLE)]
+    Proxy(Box<ProxyArgs>),
+    /// The backend for `proxy`: answers every call with what belongs to its number
+    #[command(after_help = BACKEND_EXAMPLE)]
+    Backend(BackendArgs),
+    /// Calls whose answers come back through Kafka
+    #[command(after_help = REQUEST_EXAMPLE)]
+    Request(Box<RequestArgs>),
+    /// The service for `request`: reads requests from a topic and answers each with what belongs to its number
+    #[command(after_help = SERVICE_EXAMPLE)]
+    Service(ServiceArgs),
+}
+
+/// What the command line asks for.
+pub(crate) enum Task {
+    /// Events, published and received.
+    Events(Box<Scenario>, Output),
+    /// Calls and answers.
+    Calls(Box<CallScenario>, Output),
+    /// To answer calls until the process is ended.
+    Backend(BackendOptions),
+    /// To answer requests from a topic until the process is ended.
+    Service(ServiceOptions),
 }
 
 #[derive(Args, Debug)]
@@ -206,12 +237,8 @@ pub(crate) struct Common {
     /// CloudEvents type of the events [default: load.<scenario>]
     #[arg(long, default_value = "", hide_default_value = true, help_heading = "Server")]
     event_type: String,
-    /// Read CPU time and memory of this process from /proc
-    #[arg(long, value_name = "PID", help_heading = "Measuring")]
-    server_pid: Option<u32>,
-    /// Bind all threads of the generator to this CPU
-    #[arg(long, value_name = "N", help_heading = "Measuring")]
-    pin_cpu: Option<usize>,
+    #[command(flatten)]
+    measuring: Measuring,
     /// Seconds to wait for all connections to be ready
     #[arg(long, default_value_t = 60.0, help_heading = "Bounds")]
     ready_timeout: f64,
@@ -230,6 +257,22 @@ pub(crate) struct Common {
     /// Microseconds that the publisher sleeps at least between two rounds
     #[arg(long, default_value_t = 200, help_heading = "Bounds")]
     tick_us: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Measuring {
+    /// Read CPU time and memory of this process from /proc
+    #[arg(long, value_name = "PID", help_heading = "Measuring")]
+    server_pid: Option<u32>,
+    /// Bind all threads of the generator to this CPU
+    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    pin_cpu: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Output {
     /// Write the report as JSON to this file ("-": to standard output, in place of the table)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) json: Option<PathBuf>,
@@ -254,9 +297,19 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl Cli {
-    /// The scenario, and where its report goes.
-    pub(crate) fn into_scenario(self) -> (Scenario, Common) {
-        match self.command {
+    /// What is asked for, and where its report goes.
+    pub(crate) fn into_task(self) -> Task {
+        let (scenario, output) = match self.command {
+            Command::Proxy(arguments) => {
+                let (scenario, output) = arguments.into_scenario();
+                return Task::Calls(Box::new(scenario), output);
+            }
+            Command::Request(arguments) => {
+                let (scenario, output) = arguments.into_scenario();
+                return Task::Calls(Box::new(scenario), output);
+            }
+            Command::Backend(arguments) => return Task::Backend(arguments.into_options()),
+            Command::Service(arguments) => return Task::Service(arguments.into_options()),
             Command::Broadcast { connections, load, source, common } => {
                 let workload = Workload::Broadcast { connections: connections.connections, load: load.into_load() };
                 common.scenario(workload, Some(source))
@@ -280,7 +333,8 @@ impl Cli {
                 let (connections, load) = (connections.connections, load.into_load());
                 common.scenario(Workload::SlowClients { connections, slow, load }, Some(source))
             }
-        }
+        };
+        Task::Events(Box::new(scenario), output)
     }
 }
 
@@ -315,7 +369,7 @@ fn origin(url: &str) -> String {
 }
 
 impl Common {
-    fn scenario(self, workload: Workload, source: Option<SourceArgs>) -> (Scenario, Self) {
+    fn scenario(self, workload: Workload, source: Option<SourceArgs>) -> (Scenario, Output) {
         let transport = match self.transport {
             TransportArg::Ws => Transport::Ws,
             TransportArg::Sse => Transport::Sse,
@@ -333,7 +387,7 @@ impl Common {
             scenario.source = source.into_source(&self.url);
         }
         scenario.event_type = self.event_type.clone();
-        scenario.observe = Observe { server_pid: self.server_pid, pin_cpu: self.pin_cpu };
+        scenario.observe = Observe { server_pid: self.measuring.server_pid, pin_cpu: self.measuring.pin_cpu };
         scenario.limits = Limits {
             ready_timeout_s: self.ready_timeout,
             drain_timeout_s: self.drain_timeout,
@@ -342,7 +396,7 @@ impl Common {
             source_addresses: self.source_addresses,
             tick_us: self.tick_us,
         };
-        (scenario, self)
+        (scenario, self.output)
     }
 }
 
@@ -350,9 +404,36 @@ impl Common {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use tidegate_load::{CallPath, RequestBody};
 
     fn scenario(arguments: &str) -> Scenario {
-        Cli::parse_from(arguments.split(' ')).into_scenario().0
+        match Cli::parse_from(arguments.split(' ')).into_task() {
+            Task::Events(scenario, _) => *scenario,
+            _ => panic!("no events"),
+        }
+    }
+
+    fn calls(arguments: &str) -> CallScenario {
+        match Cli::parse_from(arguments.split(' ')).into_task() {
+            Task::Calls(scenario, _) => *scenario,
+            _ => panic!("no calls"),
+        }
+    }
+
+    #[test]
+    fn flags_become_calls() {
+        let scenario = calls("tidegate-load proxy --url http://h/x -n 7 --rate 5 --request-bytes 90 --method PUT");
+        assert_eq!((scenario.load.concurrency, scenario.load.rate_per_s), (7, Some(5.0)));
+        let CallPath::Http(http) = &scenario.path else { panic!("not over HTTP") };
+        assert_eq!((http.method.as_str(), http.body), ("PUT", RequestBody::Plain { bytes: 90 }));
+        let scenario = calls("tidegate-load request --reactive kafka:t/s --brokers k:1 --clients 4 -n 9");
+        let CallPath::Reactive(reactive) = &scenario.path else { panic!("over HTTP") };
+        assert_eq!((reactive.clients, reactive.brokers.as_str(), scenario.load.concurrency), (4, "k:1", 9));
+        let Task::Backend(options) = Cli::parse_from(["tidegate-load", "backend", "--delay-ms", "7"]).into_task()
+        else {
+            panic!("no backend")
+        };
+        assert_eq!((options.delay_ms, options.answer_bytes), (7, 200));
     }
 
     #[test]

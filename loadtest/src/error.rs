@@ -75,6 +75,22 @@ pub enum LoadError {
         /// What happened.
         reason: String,
     },
+    /// The bundled service can't do its work.
+    #[error("serving the topic {topic:?}: {reason}")]
+    Service {
+        /// Topic of the requests.
+        topic: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The reactive client or server can't be used.
+    #[error("{what}: {reason}")]
+    Reactive {
+        /// Destination of the calls, or topic of the service.
+        what: String,
+        /// What happened.
+        reason: String,
+    },
     /// The server's process can't be observed.
     #[error("process {pid} can't be observed through /proc: {reason}")]
     Process {

@@ -27,17 +27,6 @@ svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:currentC
 
 /// The report as an HTML page that needs nothing else: table, percentile plot, and the course of the run.
 pub fn html(report: &Report) -> String {
-    let title = escape(&title(report));
-    let (class, outcome) = if report.passed() { ("passed", "passed") } else { ("failed", "FAILED") };
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\n\
-         <body><h1>{title}: <span class=\"{class}\">{outcome}</span></h1>\n<table>\n"
-    );
-    for (what, value) in rows(report) {
-        let _ = writeln!(page, "<tr><td>{}</td><td>{}</td></tr>", escape(&what), escape(&value));
-    }
-    page.push_str("</table>\n");
     let slow = report.slow_clients.as_ref();
     let mut curves: Vec<(&str, &LatencySummary)> = Vec::new();
     match slow.map(|figures| (&figures.before, &figures.during)) {
@@ -47,18 +36,45 @@ pub fn html(report: &Report) -> String {
         }
         None => curves.extend(report.latency.iter().map(|latency| ("latency", latency))),
     }
+    let over_time = |value: fn(&crate::Second) -> f64| -> Vec<(f64, f64)> {
+        report.series.iter().map(|second| (second.at_s, value(second))).collect()
+    };
+    let plots = [
+        ("Rate per second", over_time(|second| second.rate_per_s), thousands as fn(f64) -> String),
+        ("99th percentile of each second", over_time(|second| second.p99_us as f64), duration),
+    ];
+    page(&title(report), report.passed(), &rows(report), &curves, &plots)
+}
+
+/// Title, points in time, and how their values are written.
+pub(crate) type Plot = (&'static str, Vec<(f64, f64)>, fn(f64) -> String);
+
+/// A page with a table, the latency curves in one plot, and a plot for each course in time of two points or more.
+pub(crate) fn page(
+    title: &str,
+    passed: bool,
+    rows: &[(String, String)],
+    curves: &[(&str, &LatencySummary)],
+    plots: &[Plot],
+) -> String {
+    let title = escape(title);
+    let (class, outcome) = if passed { ("passed", "passed") } else { ("failed", "FAILED") };
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\n\
+         <body><h1>{title}: <span class=\"{class}\">{outcome}</span></h1>\n<table>\n"
+    );
+    for (what, value) in rows {
+        let _ = writeln!(page, "<tr><td>{}</td><td>{}</td></tr>", escape(what), escape(value));
+    }
+    page.push_str("</table>\n");
     if !curves.is_empty() {
         page.push_str("<h2>Latency by percentile</h2>\n");
-        percentile_plot(&curves, &mut page);
+        percentile_plot(curves, &mut page);
     }
-    if report.series.len() > 1 {
-        let time = |value: fn(&crate::Second) -> f64| -> Vec<(f64, f64)> {
-            report.series.iter().map(|second| (second.at_s, value(second))).collect()
-        };
-        page.push_str("<h2>Rate per second</h2>\n");
-        time_plot(&time(|second| second.rate_per_s), thousands, &mut page);
-        page.push_str("<h2>99th percentile of each second</h2>\n");
-        time_plot(&time(|second| second.p99_us as f64), duration, &mut page);
+    for (title, points, label) in plots.iter().filter(|(_, points, _)| points.len() > 1) {
+        let _ = writeln!(page, "<h2>{title}</h2>");
+        time_plot(points, *label, &mut page);
     }
     page.push_str("</body></html>\n");
     page

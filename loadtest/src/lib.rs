@@ -12,8 +12,13 @@
 //!   and `audit` checks every sequence number of every client.
 //!
 //! `run` leads both through the phases of a workload; `report`, `table` and `html` say what came out.
+//!
+//! Calls that each have an answer (a [`CallScenario`], done by [`run_calls`]) go through `calls`; `backend` and, behind
+//! Kafka, `service` are what they may be sent to.
 
 mod audit;
+mod backend;
+mod calls;
 mod client;
 mod clock;
 mod endpoint;
@@ -23,17 +28,24 @@ mod latency;
 mod marker;
 mod process;
 mod publish;
+mod reactive_service;
 mod receiver;
 mod report;
 mod run;
 mod scenario;
 mod schedule;
+mod service;
 mod sys;
 mod table;
 mod tally;
 mod wire;
 
 pub use audit::AuditReport;
+pub use backend::{Backend, BackendOptions};
+pub use calls::{
+    CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, ReactiveCalls, ReplyBytes,
+    RequestBody, call_progress_line, run_calls,
+};
 pub use error::LoadError;
 pub use html::html;
 pub use latency::{LatencySummary, Percentile};
@@ -44,4 +56,5 @@ pub use run::{run, run_with_progress};
 pub use scenario::{
     HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, Source, Target, Transport, Workload,
 };
+pub use service::{ServiceCounts, ServiceOptions, serve};
 pub use table::{progress_line, table};

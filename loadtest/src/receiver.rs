@@ -1,7 +1,7 @@
 //! The receiving thread: all clients' sockets on one epoll queue, one large read buffer for all.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,7 +9,6 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 
 use crate::audit::SequenceAudit;
 use crate::client::{Arrived, Next, Protocol};
@@ -18,7 +17,7 @@ use crate::endpoint::Opening;
 use crate::error::LoadError;
 use crate::latency;
 use crate::report::Second;
-use crate::sys::{Epoll, Interest, ReadyList};
+use crate::sys::{self, Epoll, Interest, ReadyList};
 use crate::tally::{Counts, Progress, Tally};
 use crate::wire::MAX_MESSAGE_BYTES;
 
@@ -213,7 +212,7 @@ impl<'a> Receiver<'a> {
             (!self.plan.sources.is_empty()).then(|| self.plan.sources[self.opened as usize % self.plan.sources.len()]);
         let address = self.plan.opening.address();
         let receive_buffer_bytes = (index < self.plan.slow).then_some(SLOW_RECEIVE_BUFFER_BYTES);
-        let stream = match connect(address, source, receive_buffer_bytes) {
+        let stream = match sys::connect(address, source, receive_buffer_bytes) {
             Ok(stream) => stream,
             Err(error) => return self.lost(index, progress, || format!("connecting to {address}: {error}")),
         };
@@ -427,27 +426,5 @@ impl<'a> Receiver<'a> {
         self.roll_interval();
         self.series.push(second.clone());
         let _ = self.progress.send(second);
-    }
-}
-
-/// Starts a connection without waiting for it, from `source` if one is given. Without a size, the kernel adapts the
-/// receive buffer.
-fn connect(
-    address: SocketAddr,
-    source: Option<Ipv4Addr>,
-    receive_buffer_bytes: Option<usize>,
-) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(IpProtocol::TCP))?;
-    if let Some(bytes) = receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    if let Some(source) = source {
-        crate::sys::bind_address_no_port(socket.as_raw_fd())?;
-        socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
-    }
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket.into()),
     }
 }

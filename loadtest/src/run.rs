@@ -409,7 +409,7 @@ fn settled(pid: u32) -> Result<ProcessSample, LoadError> {
 }
 
 /// Tells the events of this run from those of others.
-fn run_id() -> u32 {
+pub(crate) fn run_id() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_nanos() as u32) ^ std::process::id().rotate_left(16)
 }

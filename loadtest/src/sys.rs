@@ -1,8 +1,12 @@
 //! The system calls that std and socket2 do not offer; the only `unsafe` of this crate.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// A readiness queue (epoll(7)), level-triggered.
 #[derive(Debug)]
@@ -88,9 +92,66 @@ impl Epoll {
     }
 }
 
+/// A timer that an [`Epoll`] can wait for, exact to the microsecond (timerfd_create(2)); epoll's own timeout counts in
+/// milliseconds.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    timer: OwnedFd,
+}
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: timerfd_create takes no pointer.
+        let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })?;
+        // SAFETY: the descriptor was just created and nobody else owns it.
+        Ok(Self { timer: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Readable from `after` on, once; what was set before is forgotten.
+    pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
+        // Zero would disarm it.
+        let after = after.max(Duration::from_nanos(1));
+        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let tv_sec = libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX);
+        let it_value = libc::timespec { tv_sec, tv_nsec: libc::c_long::from(after.subsec_nanos().cast_signed()) };
+        let value = libc::itimerspec { it_interval: zero, it_value };
+        // SAFETY: `value` is valid for reads through the call; no old value is asked for.
+        check(unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const value, ptr::null_mut()) })?;
+        Ok(())
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.timer.as_raw_fd()
+    }
+}
+
+/// Starts a connection without waiting for it, from `source` if one is given. Without a size, the kernel adapts the
+/// receive buffer.
+pub(crate) fn connect(
+    address: SocketAddr,
+    source: Option<Ipv4Addr>,
+    receive_buffer_bytes: Option<usize>,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if let Some(bytes) = receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(source) = source {
+        bind_address_no_port(socket.as_raw_fd())?;
+        socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
 /// Lets bind(2) choose only the address, and connect(2) the port (ip(7), IP_BIND_ADDRESS_NO_PORT): a port may then be
 /// used again for another destination, or when its last connection has ended.
-pub(crate) fn bind_address_no_port(socket: RawFd) -> io::Result<()> {
+fn bind_address_no_port(socket: RawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the option value points to a c_int that lives through the call, and `size` is its size.
@@ -182,6 +243,18 @@ mod tests {
         assert!(ready.readable && !ready.writable && ready.token == 77);
         assert!(list.get(1).is_none());
         epoll.change(far.as_raw_fd(), 77, Interest { read: false, write: false }).unwrap();
+        assert_eq!(epoll.wait(&mut list, Duration::ZERO).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_timer_makes_its_descriptor_readable_until_it_is_set_anew() {
+        let (epoll, timer) = (Epoll::new().unwrap(), Timer::new().unwrap());
+        epoll.add(timer.as_raw_fd(), 5, Interest { read: true, write: false }).unwrap();
+        let mut list = ReadyList::with_capacity(4);
+        timer.set(Duration::ZERO).unwrap();
+        assert_eq!(epoll.wait(&mut list, Duration::from_secs(5)).unwrap(), 1);
+        assert_eq!(list.get(0).unwrap().token, 5);
+        timer.set(Duration::from_secs(3_600)).unwrap();
         assert_eq!(epoll.wait(&mut list, Duration::ZERO).unwrap(), 0);
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn rows(report: &Report) -> Vec<(String, String)> {
         row("deliveries a second", thousands(report.deliveries_per_s));
     }
     if let Some(latency) = &report.latency {
-        latency_rows("latency", latency, &mut row);
+        row("latency", latency_row(latency));
     }
     if let Some(figures) = &report.drop {
         row("produced in", format!("{:.2} s", figures.produce_s));
@@ -68,7 +68,7 @@ pub(crate) fn rows(report: &Report) -> Vec<(String, String)> {
         row("slow clients", format!("{}, {} disconnected", figures.slow, figures.disconnected));
         for (name, latency) in [("latency before", &figures.before), ("latency of the others", &figures.during)] {
             if let Some(latency) = latency {
-                latency_rows(name, latency, &mut row);
+                row(name, latency_row(latency));
             }
         }
     }
@@ -106,18 +106,23 @@ pub(crate) fn rows(report: &Report) -> Vec<(String, String)> {
     rows
 }
 
-fn latency_rows(name: &str, latency: &LatencySummary, row: &mut impl FnMut(&str, String)) {
+/// The percentiles that people look at first.
+pub(crate) fn latency_row(latency: &LatencySummary) -> String {
     let [p50, p90, p99, p99_9, max] =
         [latency.p50_us, latency.p90_us, latency.p99_us, latency.p99_9_us, latency.max_us]
             .map(|us| duration(us as f64));
-    row(name, format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}"));
+    format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")
 }
 
 /// The report as a table.
 pub fn table(report: &Report) -> String {
-    let rows = rows(report);
+    lay_out(&title(report), &rows(report))
+}
+
+/// A title, and rows below it in two columns.
+pub(crate) fn lay_out(title: &str, rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
-    let mut text = title(report);
+    let mut text = title.to_owned();
     for (what, value) in rows {
         let _ = write!(text, "\n  {what:<width$}  {value}");
     }
@@ -153,7 +158,7 @@ pub(crate) fn thousands(number: f64) -> String {
     text
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -72,6 +72,19 @@ impl<T> Pending<T> {
         Ok(CorrelationId { instance: self.instance, slot, generation })
     }
 
+    /// Whether one more may wait.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.len() < self.max
+    }
+
+    /// What `id` names, if it still waits.
+    pub fn get_mut(&mut self, id: CorrelationId) -> Option<&mut T> {
+        let slot = self.slots.get_mut(id.slot as usize);
+        let slot = slot.filter(|slot| id.instance == self.instance && slot.generation == id.generation)?;
+        slot.value.as_mut()
+    }
+
     /// Takes out what `id` names; `None` if that is of another instance, answered, given up, too late, or made up.
     pub fn remove(&mut self, id: CorrelationId) -> Option<T> {
         if id.instance != self.instance {
@@ -147,7 +160,9 @@ mod tests {
     fn an_answer_finds_its_request_once() {
         let mut pending = pending();
         let id = pending.insert(1, 5_000).unwrap();
-        assert_eq!(pending.remove(id), Some(1));
+        *pending.get_mut(id).unwrap() += 1;
+        assert_eq!(pending.remove(id), Some(2));
+        assert_eq!(pending.get_mut(id), None);
         assert_eq!(pending.remove(id), None);
         assert!(pending.is_empty());
     }
@@ -182,6 +197,7 @@ mod tests {
     fn no_more_wait_than_may() {
         let mut pending = Pending::new(7, 1, 0);
         let first = pending.insert(1, 5_000).unwrap();
+        assert!(!pending.has_room());
         assert_eq!(pending.insert(2, 5_000), Err(Full(2)));
         pending.remove(first).unwrap();
         assert!(pending.insert(3, 5_000).is_ok());

@@ -1,19 +1,22 @@
-//! Once per second: how many look on, as the gateway counts them, and the figures for everybody.
+//! Counts once per second how many look on, as the gateway sees it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
 use super::client::GatewayClient;
-use super::office::BoxOffice;
+use super::event::{AUDIENCE_COUNTED, Counted, Draft};
+use super::hub::Live;
+use super::hub::outbox::Outbox;
+use super::service::{Output, post};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// The gateway's gauge of open connections, labelled with their transport.
 const CONNECTIONS: &str = "tidegate_connections";
 
-/// Publishes the figures for ever.
-pub(super) async fn run(office: Arc<BoxOffice>, mut gateway: GatewayClient) {
+/// Counts for ever. `own` are the event streams of the shop's services, which are no viewers.
+pub(super) async fn run(outbox: Arc<Outbox>, mut gateway: GatewayClient, own: Vec<Live>) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -29,8 +32,9 @@ pub(super) async fn run(office: Arc<BoxOffice>, mut gateway: GatewayClient) {
                 None
             }
         };
-        office.publish_stats(viewers);
-        office.turn_over(Instant::now());
+        let own = own.iter().filter(|live| *live.borrow()).count() as u64;
+        let counted = Counted { viewers: viewers.map(|viewers| viewers.saturating_sub(own)) };
+        post(&outbox, "/audience", Output::Figures(Draft::new(AUDIENCE_COUNTED, &counted)));
     }
 }
 

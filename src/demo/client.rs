@@ -1,12 +1,13 @@
-//! A client of the gateway's internal port: one kept-alive HTTP/1.1 connection, opened anew when it broke.
+//! A client of one of the gateway's ports: a kept-alive HTTP/1.1 connection, opened anew when it broke.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::HOST;
 use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -14,8 +15,8 @@ use tokio::time::timeout;
 
 use super::DemoError;
 
-/// A gateway that does not answer for this long is treated as away.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A gateway that does not answer for this long is treated as away. It may wait 5 s itself for an answer from elsewhere.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -28,6 +29,10 @@ pub(super) enum CallError {
     Http(Authority, hyper::Error),
     #[error("the answer of {0} cannot be read: {1}")]
     Body(Authority, Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0} gives no event stream but status {1}")]
+    Status(Authority, StatusCode),
+    #[error("no request can be made of that: {0}")]
+    Request(http::Error),
     #[error("{0} did not answer within {ANSWER_TIMEOUT:?}")]
     Late(Authority),
 }
@@ -36,51 +41,35 @@ pub(super) enum CallError {
 #[derive(Debug)]
 pub(super) struct GatewayClient {
     authority: Authority,
-    host: HeaderValue,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl GatewayClient {
-    /// A client of this base URL. Connects with its first call.
-    ///
-    /// # Errors
-    /// [`DemoError::GatewayUrl`] for anything but `http://host[:port]`.
-    pub(super) fn new(url: &Uri) -> Result<Self, DemoError> {
-        let authority = authority(url)?;
-        let host = HeaderValue::from_str(authority.as_str())
-            .map_err(|_| DemoError::GatewayUrl { url: url.clone(), reason: "its host cannot stand in a header" })?;
-        Ok(Self { authority, host, connection: None })
-    }
-
-    /// Posts JSON of the given content type and gives the answer's status.
-    pub(super) async fn post(
-        &mut self,
-        path: &'static str,
-        content_type: &'static str,
-        body: Bytes,
-    ) -> Result<StatusCode, CallError> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(path);
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        Ok(self.call(request).await?.0)
+    /// A client of this port. Connects with its first call.
+    pub(super) fn new(authority: Authority) -> Self {
+        Self { authority, connection: None }
     }
 
     /// Fetches a resource: status and body.
-    pub(super) async fn get(&mut self, path: &'static str) -> Result<(StatusCode, Bytes), CallError> {
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = Uri::from_static(path);
-        self.call(request).await
+    pub(super) async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), CallError> {
+        self.call(Method::GET, path, &[], Bytes::new()).await
     }
 
-    async fn call(&mut self, mut request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {
-        request.headers_mut().insert(HOST, self.host.clone());
+    /// Makes a call: status and body of the answer.
+    pub(super) async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let request = request(&self.authority, method, path, headers, Full::new(body))?;
         // The connection comes back only after a complete answer: whatever else happens, the next call opens a new one.
         let connection = self.connection.take();
         let call = async {
             let mut connection = match connection {
                 Some(open) if !open.is_closed() => open,
-                _ => self.connect().await?,
+                _ => connect(&self.authority).await?,
             };
             let http = |error| CallError::Http(self.authority.clone(), error);
             connection.ready().await.map_err(http)?;
@@ -96,18 +85,47 @@ impl GatewayClient {
         self.connection = Some(connection);
         Ok((status, body))
     }
+}
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
-        let failed = |error| CallError::Connect(self.authority.clone(), error);
-        let address = (host_name(&self.authority), self.authority.port_u16().unwrap_or(80));
-        let stream = TcpStream::connect(address).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|error| CallError::Http(self.authority.clone(), error))?;
-        // Its errors reach the call that is under way; without one, nobody waits for them.
-        tokio::spawn(async move { connection.await.unwrap_or_default() });
-        Ok(sender)
+/// Opens a stream that has no end: the body of the answer to a GET.
+pub(super) async fn open_stream(authority: &Authority, path: &str) -> Result<Incoming, CallError> {
+    let request = request(authority, Method::GET, path, &[("accept", "text/event-stream")], Full::default())?;
+    let opening = async {
+        let mut connection = connect(authority).await?;
+        connection.send_request(request).await.map_err(|error| CallError::Http(authority.clone(), error))
+    };
+    let answer = timeout(ANSWER_TIMEOUT, opening).await.map_err(|_| CallError::Late(authority.clone()))??;
+    if answer.status() == StatusCode::OK {
+        Ok(answer.into_body())
+    } else {
+        Err(CallError::Status(authority.clone(), answer.status()))
     }
+}
+
+fn request(
+    authority: &Authority,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Full<Bytes>,
+) -> Result<Request<Full<Bytes>>, CallError> {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, authority.as_str());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body).map_err(CallError::Request)
+}
+
+async fn connect(authority: &Authority) -> Result<SendRequest<Full<Bytes>>, CallError> {
+    let failed = |error| CallError::Connect(authority.clone(), error);
+    let address = (host_name(authority), authority.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    let (sender, connection) =
+        handshake(TokioIo::new(stream)).await.map_err(|error| CallError::Http(authority.clone(), error))?;
+    // Its errors reach the call that is under way; without one, nobody waits for them.
+    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    Ok(sender)
 }
 
 /// The host without the brackets of an IPv6 address.

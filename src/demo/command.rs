@@ -1,15 +1,20 @@
 //! `tidegate demo` on the command line: its arguments, and the few lines that say what to do next.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::{fmt, io};
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+use std::{fmt, io, thread};
 
 use clap::value_parser;
 use http::Uri;
+use tidegate_shards::extractor::Extractors;
 
 use crate::config::Config;
 use crate::gateway::serve_beside;
 use crate::signals::StopSignals;
 
+use super::event::MAIL_SENT;
 use super::{DemoError, DemoOptions, Shop, start};
 
 /// Arguments of `tidegate demo`.
@@ -30,7 +35,16 @@ pub struct DemoArguments {
     /// With --shop-only: base URL of the gateway's inbound port, where the page connects
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000", requires = "shop_only")]
     pub gateway_inbound: Uri,
+    /// With --shop-only: name or address under which the gateway reaches the shop
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", requires = "shop_only")]
+    pub shop_host: String,
 }
+
+/// Which field of a mail the gateway compares with a subscription, so that it reaches its buyer alone.
+const EXTRACTORS: &str = include_str!("../../examples/tickets/extractors.json");
+
+/// How long people are not invited before the gateway knows the shop; after that, they are all the same.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl DemoArguments {
     /// The same shop beside the gateway of this process, which listens at these addresses.
@@ -49,23 +63,37 @@ impl DemoArguments {
         let hub = config
             .kafka
             .as_ref()
-            .map_or_else(|| "local hub".to_owned(), |kafka| format!("through Kafka at {}", kafka.brokers.join(",")));
+            .map_or_else(|| "the local hub".to_owned(), |kafka| format!("Kafka at {}", kafka.brokers.join(",")));
         if self.shop_only {
             let signals = StopSignals::register()?;
-            let _shop = self.open("a gateway that runs already")?;
+            let _shop = self.open(&hub, config)?;
             signals.wait();
             return Ok(());
         }
+        let config = &with_extractors(config)?;
         serve_beside(config, |addresses| {
             let inbound = addresses.inbound.first().copied();
             let inbound = inbound.ok_or_else(|| io::Error::other("INBOUND_HOST: the gateway listens nowhere"))?;
-            self.beside(inbound, addresses.internal).open(&hub)
+            self.beside(inbound, addresses.internal).open(&hub, config)
         })
     }
 
-    fn open(self, hub: &str) -> io::Result<Shop> {
-        let shop = self.start().map_err(io::Error::other)?;
-        println!("{}", Invitation { shop: &shop, hub });
+    fn open(self, hub: &str, config: &Config) -> io::Result<Shop> {
+        let mut shop = self.start(config).map_err(io::Error::other)?;
+        let (text, opened) = (Invitation { shop: &shop, hub }.to_string(), shop.opened.take());
+        // On a thread of its own: a signal has to end the demo meanwhile.
+        thread::Builder::new().name("invitation".to_owned()).spawn(move || {
+            match opened.map(|opened| opened.recv_timeout(PATIENCE)) {
+                Some(Err(RecvTimeoutError::Disconnected)) => return,
+                Some(Err(RecvTimeoutError::Timeout)) => {
+                    tracing::warn!(
+                        "the gateway does not know the ticket shop yet: seats can't be bought before it does"
+                    );
+                }
+                Some(Ok(())) | None => {}
+            }
+            println!("{text}");
+        })?;
         Ok(shop)
     }
 
@@ -73,14 +101,29 @@ impl DemoArguments {
     ///
     /// # Errors
     /// See [`start`].
-    pub fn start(self) -> Result<Shop, DemoError> {
+    pub fn start(self, config: &Config) -> Result<Shop, DemoError> {
+        let kafka = config.kafka.clone().map(|settings| (settings, config.proxy.response_topics.clone()));
         start(DemoOptions {
             listen: (Ipv4Addr::UNSPECIFIED, self.port).into(),
             gateway_internal: self.gateway_internal,
             gateway_inbound: self.gateway_inbound,
+            host: self.shop_host,
             buyers: self.buyers,
+            kafka,
         })
     }
+}
+
+/// The settings with the demo's extractors, unless others are given.
+fn with_extractors(config: &Config) -> io::Result<Config> {
+    let mut config = config.clone();
+    if config.extractors.types().next().is_none() {
+        let extractors = Extractors::parse(EXTRACTORS).map_err(|errors| io::Error::other(errors.join("; ")))?;
+        config.extractors = Arc::new(extractors);
+    } else if config.extractors.for_type(MAIL_SENT).is_none() {
+        tracing::warn!("EXTRACTORS lacks {MAIL_SENT}: every page gets every mail (examples/tickets/extractors.json)");
+    }
+    Ok(config)
 }
 
 /// URL of a listener on this machine.
@@ -102,7 +145,7 @@ fn url(listener: SocketAddr) -> Uri {
 #[derive(Debug)]
 struct Invitation<'a> {
     shop: &'a Shop,
-    /// Where events come from: `local hub`, `Kafka at …`.
+    /// What carries events: `the local hub`, `Kafka at …`.
     hub: &'a str,
 }
 
@@ -113,7 +156,8 @@ impl fmt::Display for Invitation<'_> {
         writeln!(f, "\nOpen http://localhost:{} in two windows and buy a seat in one of them.", address.port())?;
         writeln!(f, "  A phone in the same network finds it under this machine's name, at the same port.")?;
         writeln!(f, "  Pages connect to {}, over EventSource or WebSocket.", trimmed(gateway_inbound))?;
-        writeln!(f, "  The shop publishes to {}/v3/messages ({}).", trimmed(gateway_internal), self.hub)?;
+        writeln!(f, "  Buying is a call to {}/tickets/…; {} carries it.", trimmed(gateway_inbound), self.hub)?;
+        writeln!(f, "  The gateway learned of the shop by {}/v3/apis.", trimmed(gateway_internal))?;
         write!(f, "  Ctrl-C ends it.")
     }
 }
@@ -162,9 +206,10 @@ mod tests {
     #[test]
     fn the_invitation_names_the_port_that_was_taken() {
         let arguments = parse(&["--port", "0", "--buyers", "0"]).expect("complete");
-        let shop = arguments.start().expect("any port will do");
-        let text = Invitation { shop: &shop, hub: "local hub" }.to_string();
+        let config = Config::validate(&crate::config::values::Values::default()).expect("the defaults are usable");
+        let shop = arguments.start(&config).expect("any port will do");
+        let text = Invitation { shop: &shop, hub: "the local hub" }.to_string();
         assert!(text.starts_with(&format!("\nOpen http://localhost:{} ", shop.address().port())), "{text}");
-        assert!(text.contains("http://127.0.0.1:4010/v3/messages (local hub)"), "{text}");
+        assert!(text.contains("http://127.0.0.1:4000/tickets/…; the local hub carries it"), "{text}");
     }
 }

@@ -1,14 +1,15 @@
-//! Simulated buyers: small parties that come at random and buy seats side by side.
+//! Simulated buyers: small parties that come at random and buy seats side by side, by the same calls as a page.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::office::BoxOffice;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::client::{CallError, GatewayClient};
+use super::hall::{Seat, Snapshot};
 
 /// Mean time between two purchases of one buyer.
 const PAUSE: Duration = Duration::from_secs(5);
-/// While more events than this wait for the gateway, nobody buys: the shop follows the pace of its publisher.
-const MAX_WAITING_EVENTS: usize = 32;
 /// The largest party.
 const PARTY: usize = 4;
 
@@ -17,21 +18,52 @@ const NAMES: [&str; 24] = [
     "Mia", "Nils", "Olga", "Priya", "Quinn", "Rosa", "Sven", "Tariq", "Uma", "Wei",
 ];
 
+/// One person, who buys until the purse is empty.
+#[derive(Debug)]
+struct Person {
+    id: String,
+    name: &'static str,
+}
+
+impl Person {
+    fn any() -> Self {
+        Self { id: uuid::Uuid::new_v4().to_string(), name: NAMES[fastrand::usize(..NAMES.len())] }
+    }
+}
+
 /// Comes and buys, for ever.
-pub(super) async fn run(office: Arc<BoxOffice>) {
+pub(super) async fn run(mut gateway: GatewayClient) {
+    let mut person = Person::any();
     loop {
         tokio::time::sleep(pause(fastrand::f64())).await;
-        if office.outbox.len() > MAX_WAITING_EVENTS {
-            continue;
-        }
-        let name = NAMES[fastrand::usize(..NAMES.len())];
-        for seat in office.side_by_side(fastrand::usize(..), fastrand::usize(1..=PARTY)) {
-            // Between the look at the map and the purchase somebody may be faster: then this party is one smaller.
-            if office.buy(seat, name).is_err() {
-                tracing::debug!(%seat, name, "somebody was faster");
-            }
+        match visit(&mut gateway, &person).await {
+            Ok(StatusCode::PAYMENT_REQUIRED) => person = Person::any(),
+            Ok(status) => tracing::debug!(%status, name = person.name, "a simulated buyer has been to the shop"),
+            Err(error) => tracing::debug!(%error, name = person.name, "a simulated buyer stays at home"),
         }
     }
+}
+
+/// Looks at the hall and buys for a party; gives the last status.
+async fn visit(gateway: &mut GatewayClient, person: &Person) -> Result<StatusCode, CallError> {
+    let (status, hall) = gateway.get("/tickets/hall").await?;
+    let Ok(hall) = serde_json::from_slice::<Snapshot>(&hall) else { return Ok(status) };
+    let mut status = status;
+    for seat in hall.side_by_side(fastrand::usize(..), fastrand::usize(1..=PARTY)) {
+        // Between the look at the map and the purchase somebody may be faster: then this party is one smaller.
+        status = buy(gateway, seat, person).await?;
+        if status != StatusCode::OK && status != StatusCode::CONFLICT {
+            break;
+        }
+    }
+    Ok(status)
+}
+
+async fn buy(gateway: &mut GatewayClient, seat: Seat, person: &Person) -> Result<StatusCode, CallError> {
+    let body = json!({ "buyer": person.id, "name": person.name }).to_string();
+    let path = format!("/tickets/seats/{seat}/buy");
+    let headers = [("content-type", "application/json")];
+    Ok(gateway.call(Method::POST, &path, &headers, body.into()).await?.0)
 }
 
 /// Exponentially distributed, so that purchases come as a Poisson process; `uniform` is in 0..1.

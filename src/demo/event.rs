@@ -1,66 +1,214 @@
-//! What the shop publishes: `CloudEvents` 1.0 in JSON (structured mode).
+//! The events of the shop: `CloudEvents` 1.0 in JSON (structured mode). They are all that its services know of each other.
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::hall::{Hall, Sale, capacity};
+use super::hall::Seat;
+
+/// Somebody asks for a seat; carries the address for the answer.
+pub(super) const PURCHASE_REQUESTED: &str = "com.tidegate.tickets.purchase.requested";
+/// A seat is held for its buyer until the payment is decided.
+pub(super) const SEAT_RESERVED: &str = "com.tidegate.tickets.seat.reserved";
+/// The buyer has paid.
+pub(super) const PAYMENT_ACCEPTED: &str = "com.tidegate.tickets.payment.accepted";
+/// The buyer can't pay.
+pub(super) const PAYMENT_REFUSED: &str = "com.tidegate.tickets.payment.refused";
+/// Seat and payment belong together for good.
+pub(super) const ORDER_CONFIRMED: &str = "com.tidegate.tickets.order.confirmed";
+/// Number of viewers, as the gateway counts them.
+pub(super) const AUDIENCE_COUNTED: &str = "com.tidegate.tickets.audience.counted";
 
 /// A seat found its buyer.
-const SEAT_SOLD: &str = "com.tidegate.tickets.seat.sold";
+pub(super) const SEAT_SOLD: &str = "com.tidegate.tickets.seat.sold";
+/// A seat that was held is free again.
+pub(super) const SEAT_RELEASED: &str = "com.tidegate.tickets.seat.released";
 /// Every seat is free again.
-const HALL_RESET: &str = "com.tidegate.tickets.hall.reset";
+pub(super) const HALL_RESET: &str = "com.tidegate.tickets.hall.reset";
 /// Figures, once per second.
-const STATS: &str = "com.tidegate.tickets.stats";
+pub(super) const STATS: &str = "com.tidegate.tickets.stats";
+/// A mail to one buyer; clients get it who subscribe with that buyer's id.
+pub(super) const MAIL_SENT: &str = "com.tidegate.tickets.mail.sent";
 
-/// The seat of `sale` is gone.
-pub(super) fn seat_sold(sale: &Sale) -> Bytes {
-    let data = json!({
-        "seat": sale.seat.to_string(),
-        "row": sale.seat.row(),
-        "number": sale.seat.number(),
-        "price": sale.price,
-        "buyer": sale.buyer,
-        "sequence": sale.sequence,
-    });
-    cloud_event(SEAT_SOLD, &data)
+/// What pages subscribe to. With Kafka, everything else stays in a topic that the gateway doesn't read.
+pub(super) const FOR_PAGES: [&str; 5] = [SEAT_SOLD, SEAT_RELEASED, HALL_RESET, STATS, MAIL_SENT];
+
+/// Data of [`SEAT_RESERVED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reserved {
+    /// Id of the request; the same in all events about it.
+    pub(super) order: String,
+    pub(super) seat: String,
+    /// Price in euros.
+    pub(super) price: u32,
+    /// The buyer's secret id.
+    pub(super) buyer: String,
+    /// The buyer's name, for everybody to see.
+    pub(super) name: String,
 }
 
-/// The hall has been emptied for its next show.
-pub(super) fn hall_reset(hall: &Hall) -> Bytes {
-    cloud_event(HALL_RESET, &json!({ "show": hall.show(), "sequence": hall.sequence() }))
+/// Data of [`PAYMENT_ACCEPTED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Accepted {
+    pub(super) order: String,
+    /// What the buyer has left, in euros.
+    pub(super) left: u32,
 }
 
-/// How the evening goes; `viewers` is `None` where the gateway can't be asked.
-pub(super) fn stats(hall: &Hall, viewers: Option<u64>) -> Bytes {
-    let data = json!({ "viewers": viewers, "sold": hall.sold(), "seats": capacity(), "sequence": hall.sequence() });
-    cloud_event(STATS, &data)
+/// Data of [`PAYMENT_REFUSED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refused {
+    pub(super) order: String,
+    /// A sentence for the buyer.
+    pub(super) reason: String,
 }
 
-/// All events share a subject: it is the key in Kafka, and one key means one partition, hence one order.
-fn cloud_event(event_type: &str, data: &Value) -> Bytes {
-    let event = json!({
-        "specversion": "1.0",
-        "id": uuid::Uuid::new_v4().to_string(),
-        "source": "/tickets",
-        "type": event_type,
-        "subject": "great-hall",
-        "time": format!("{:.6}", jiff::Timestamp::now()),
-        "datacontenttype": "application/json",
-        "data": data,
-    });
-    Bytes::from(event.to_string())
+/// Data of [`ORDER_CONFIRMED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Confirmed {
+    #[serde(flatten)]
+    pub(super) reserved: Reserved,
+    pub(super) show: String,
+    /// What the buyer has left, in euros.
+    pub(super) left: u32,
+}
+
+/// Data of [`SEAT_SOLD`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sold {
+    #[serde(flatten)]
+    pub(super) place: Place,
+    /// Price in euros.
+    pub(super) price: u32,
+    /// The buyer's name.
+    pub(super) buyer: String,
+    /// Number of this change of the hall.
+    pub(super) sequence: u64,
+}
+
+/// Data of [`SEAT_RELEASED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Released {
+    pub(super) order: String,
+    /// `None` where the seat was given back before, and only the money is late.
+    #[serde(flatten)]
+    pub(super) place: Option<Place>,
+    /// The name of the buyer who did not get it.
+    pub(super) buyer: String,
+}
+
+/// Data of [`AUDIENCE_COUNTED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counted {
+    /// `None` where the gateway can't be asked.
+    pub(super) viewers: Option<u64>,
+}
+
+/// A seat with its parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) seat: String,
+    pub(super) row: char,
+    pub(super) number: u8,
+}
+
+impl From<Seat> for Place {
+    fn from(seat: Seat) -> Self {
+        Self { seat: seat.to_string(), row: seat.row(), number: seat.number() }
+    }
+}
+
+/// An event before it has an id and a time.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Draft {
+    pub(super) event_type: &'static str,
+    pub(super) data: Value,
+    /// Of requests alone.
+    pub(super) request: Option<Request>,
+}
+
+impl Draft {
+    /// An event with this data.
+    pub(super) fn new(event_type: &'static str, data: &impl Serialize) -> Self {
+        let data = serde_json::to_value(data).expect("invariant: the data of events is made of texts and numbers");
+        Self { event_type, data, request: None }
+    }
+
+    /// The `CloudEvent`, as of now. All share a subject: it is the key in Kafka, and one key means one partition, hence one
+    /// order.
+    pub(super) fn write(&self, source: &str) -> Bytes {
+        let mut event = json!({
+            "specversion": "1.0",
+            "id": uuid::Uuid::new_v4().to_string(),
+            "source": source,
+            "type": self.event_type,
+            "subject": SUBJECT,
+            "time": format!("{:.6}", jiff::Timestamp::now()),
+            "datacontenttype": "application/json",
+            "data": self.data,
+        });
+        if let Some(request) = &self.request {
+            event["rig"] = json!({ "correlation": request.correlation, "path": request.path });
+        }
+        Bytes::from(event.to_string())
+    }
+}
+
+/// Subject of every event.
+pub(super) const SUBJECT: &str = "great-hall";
+
+/// What the gateway adds to a request that it makes an event of (member `rig`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Request {
+    /// Names the call that waits for the answer.
+    pub(super) correlation: String,
+    /// Path of the call.
+    pub(super) path: String,
+}
+
+/// An event that has arrived.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Event {
+    pub(super) id: String,
+    #[serde(rename = "type")]
+    pub(super) event_type: String,
+    #[serde(default)]
+    pub(super) data: Value,
+    #[serde(default, rename = "rig")]
+    pub(super) request: Option<Request>,
+}
+
+impl Event {
+    /// Reads a structured event.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(body)
+    }
+
+    /// Its data; `None`, and a line in the log, if that is not what the type promises.
+    pub(super) fn data<T: DeserializeOwned>(&self) -> Option<T> {
+        T::deserialize(&self.data)
+            .inspect_err(|error| tracing::warn!(%error, event_type = self.event_type, "an event with odd data"))
+            .ok()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn seat(text: &str) -> Seat {
+        text.parse().expect("a seat")
+    }
+
     #[test]
     fn a_sale_becomes_a_cloud_event_with_every_required_attribute() {
-        let mut hall = Hall::default();
-        let sale = hall.buy("C13".parse().expect("a seat"), "Mia \"<b>\"").expect("free");
-        let event: Value = serde_json::from_slice(&seat_sold(&sale)).expect("JSON");
-        assert_eq!(event["specversion"], "1.0");
+        let sold = Sold { place: seat("C13").into(), price: 95, buyer: "Mia \"<b>\"".into(), sequence: 1 };
+        let event: Value = serde_json::from_slice(&Draft::new(SEAT_SOLD, &sold).write("/tickets")).expect("JSON");
+        assert_eq!((&event["specversion"], &event["source"]), (&json!("1.0"), &json!("/tickets")));
         assert_eq!(event["type"], SEAT_SOLD);
         assert!(event["id"].as_str().is_some_and(|id| id.len() == 36));
         assert!(
@@ -69,11 +217,30 @@ mod tests {
         );
         let data = json!({"seat": "C13", "row": "C", "number": 13, "price": 95, "buyer": "Mia \"<b>\"", "sequence": 1});
         assert_eq!(event["data"], data);
+        assert_eq!(event.get("rig"), None);
     }
 
     #[test]
-    fn unknown_viewers_are_null() {
-        let event: Value = serde_json::from_slice(&stats(&Hall::default(), None)).expect("JSON");
-        assert_eq!(event["data"], json!({"viewers": null, "sold": 0, "seats": 300, "sequence": 0}));
+    fn what_one_service_writes_another_reads() {
+        let request = Request { correlation: "abc".into(), path: "/tickets/seats/C3/buy".into() };
+        let draft = Draft { request: Some(request.clone()), ..Draft::new(PURCHASE_REQUESTED, &json!({"name": "Mia"})) };
+        let event = Event::read(&draft.write("/desk")).expect("an event");
+        assert_eq!((event.event_type.as_str(), event.request), (PURCHASE_REQUESTED, Some(request)));
+
+        let reserved =
+            Reserved { order: "1".into(), seat: "C3".into(), price: 95, buyer: "m".into(), name: "Mia".into() };
+        let confirmed = Confirmed { reserved, show: "Swan Lake".into(), left: 305 };
+        let event = Event::read(&Draft::new(ORDER_CONFIRMED, &confirmed).write("/tickets")).expect("an event");
+        assert_eq!(event.data::<Confirmed>(), Some(confirmed));
+        assert_eq!(event.data::<Sold>(), None, "an order is no sale");
+    }
+
+    #[test]
+    fn a_request_that_the_gateway_wrapped_is_read_whatever_else_it_holds() {
+        let text = r#"{"specversion":"0.2","type":"t","id":"7","source":"/page","contenttype":"application/json","data":{"buyer":"b"},
+            "rig":{"correlation":"c","remoteip":"::1","host":"h","port":4000,"scheme":"http","headers":[["a","b"]],"method":"POST","path":"/p","query":""}}"#;
+        let event = Event::read(text.as_bytes()).expect("an event");
+        assert_eq!(event.request, Some(Request { correlation: "c".into(), path: "/p".into() }));
+        Event::read(b"[]").expect_err("a list is no event");
     }
 }

@@ -1,10 +1,10 @@
 //! Seats, prices and sales: who comes first gets the seat. No I/O, no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Prices and row lengths, front to back: 300 seats in rows A to T.
 const PLAN: [(&str, u32, &[u8]); 3] = [
@@ -69,26 +69,29 @@ impl FromStr for Seat {
     }
 }
 
-/// A seat that has found its buyer.
+/// What is known of somebody who has, or wants, a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sale {
-    pub(super) seat: Seat,
-    pub(super) price: u32,
-    pub(super) buyer: String,
-    /// Number of this change, see [`Hall::sequence`].
-    pub(super) sequence: u64,
+pub(super) struct Holder {
+    /// Id of the order.
+    pub(super) order: String,
+    /// The buyer's name.
+    pub(super) name: String,
 }
 
 /// The seat already is somebody's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taken {
-    pub(super) buyer: String,
+    /// Whose.
+    pub(super) by: Holder,
+    /// It is paid for, so it won't come back.
+    pub(super) for_good: bool,
 }
 
 /// One evening's sales.
 #[derive(Debug, Default)]
 pub(super) struct Hall {
-    sold: BTreeMap<Seat, String>,
+    held: BTreeMap<Seat, Holder>,
+    sold: BTreeMap<Seat, Holder>,
     sequence: u64,
     show: usize,
 }
@@ -114,17 +117,38 @@ impl Hall {
         self.sold.len() == capacity()
     }
 
-    /// Sells the seat if it is free.
+    /// Holds the seat for somebody, if it is free; gives its price in euros.
     ///
     /// # Errors
     /// [`Taken`] names who was faster.
-    pub(super) fn buy(&mut self, seat: Seat, buyer: &str) -> Result<Sale, Taken> {
+    pub(super) fn reserve(&mut self, seat: Seat, holder: Holder) -> Result<u32, Taken> {
+        let taken = |by: &Holder, for_good| Err(Taken { by: by.clone(), for_good });
         if let Some(owner) = self.sold.get(&seat) {
-            return Err(Taken { buyer: owner.clone() });
+            return taken(owner, true);
         }
-        self.sold.insert(seat, buyer.to_owned());
+        if let Some(holder) = self.held.get(&seat) {
+            return taken(holder, false);
+        }
+        self.held.insert(seat, holder);
+        Ok(price(seat))
+    }
+
+    /// Sells the seat to whom it is held for; gives the number of this change. `None` if nobody holds it.
+    pub(super) fn sell(&mut self, seat: Seat) -> Option<u64> {
+        let holder = self.held.remove(&seat)?;
+        self.sold.insert(seat, holder);
         self.sequence += 1;
-        Ok(Sale { seat, price: price(seat), buyer: buyer.to_owned(), sequence: self.sequence })
+        Some(self.sequence)
+    }
+
+    /// Gives a held seat back.
+    pub(super) fn release(&mut self, seat: Seat) {
+        self.held.remove(&seat);
+    }
+
+    /// Whether a seat was sold by this order.
+    pub(super) fn has_sold(&self, order: &str) -> bool {
+        self.sold.values().any(|owner| owner.order == order)
     }
 
     /// Everybody has left: the next show, and every seat is free again.
@@ -134,9 +158,36 @@ impl Hall {
         self.show = (self.show + 1) % SHOWS.len();
     }
 
+    /// Everything a page needs to draw the hall, save for the time.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            show: self.show().to_owned(),
+            sequence: self.sequence,
+            sections: plan(),
+            sold: self
+                .sold
+                .iter()
+                .map(|(seat, owner)| SoldSeat { seat: seat.to_string(), buyer: owner.name.clone() })
+                .collect(),
+        }
+    }
+}
+
+/// The hall at one moment, as `GET /api/hall` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Snapshot {
+    show: String,
+    sequence: u64,
+    sections: Vec<Section>,
+    sold: Vec<SoldSeat>,
+}
+
+impl Snapshot {
     /// Up to `size` free seats side by side that start at the `choice`th free seat (counted modulo their number).
     pub(super) fn side_by_side(&self, choice: usize, size: usize) -> Vec<Seat> {
-        let free: Vec<Seat> = seats().filter(|seat| !self.sold.contains_key(seat)).collect();
+        let sold: BTreeSet<&str> = self.sold.iter().map(|sold| sold.seat.as_str()).collect();
+        let free: Vec<Seat> = seats().filter(|seat| !sold.contains(seat.to_string().as_str())).collect();
         let Some(start) = choice.checked_rem(free.len()) else { return Vec::new() };
         let first = free[start];
         free[start..]
@@ -147,46 +198,22 @@ impl Hall {
             .map(|(seat, _)| *seat)
             .collect()
     }
-
-    /// Everything a page needs to draw the hall, save for the time.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            show: self.show(),
-            sequence: self.sequence,
-            sections: plan(),
-            sold: self
-                .sold
-                .iter()
-                .map(|(seat, buyer)| SoldSeat { seat: seat.to_string(), buyer: buyer.clone() })
-                .collect(),
-        }
-    }
 }
 
-/// The hall at one moment, as `GET /api/hall` tells it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Snapshot {
-    show: &'static str,
-    sequence: u64,
-    sections: Vec<Section>,
-    sold: Vec<SoldSeat>,
-}
-
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Section {
-    name: &'static str,
+    name: String,
     price: u32,
     rows: Vec<Row>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Row {
     row: char,
     seats: u8,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SoldSeat {
     seat: String,
     buyer: String,
@@ -196,7 +223,7 @@ fn plan() -> Vec<Section> {
     let mut letters = 'A'..;
     PLAN.iter()
         .map(|(name, price, rows)| Section {
-            name,
+            name: (*name).to_owned(),
             price: *price,
             rows: rows.iter().zip(letters.by_ref()).map(|(seats, row)| Row { row, seats: *seats }).collect(),
         })
@@ -212,7 +239,7 @@ fn row_lengths() -> impl Iterator<Item = u8> {
     PLAN.iter().flat_map(|(_, _, rows)| rows.iter().copied())
 }
 
-fn seats() -> impl Iterator<Item = Seat> {
+pub(super) fn seats() -> impl Iterator<Item = Seat> {
     row_lengths().zip(0..).flat_map(|(length, row)| (1..=length).map(move |number| Seat { row, number }))
 }
 
@@ -229,13 +256,35 @@ mod tests {
         text.parse().expect("a seat of the hall")
     }
 
+    fn holder(name: &str) -> Holder {
+        Holder { order: format!("order of {name}"), name: name.to_owned() }
+    }
+
+    fn sell(hall: &mut Hall, text: &str, name: &str) -> u64 {
+        hall.reserve(seat(text), holder(name)).expect("free");
+        hall.sell(seat(text)).expect("held")
+    }
+
     #[test]
     fn of_two_buyers_the_first_gets_the_seat_and_the_second_learns_who_has_it() {
         let mut hall = Hall::default();
-        let sale = hall.buy(seat("C13"), "Mia").expect("free");
-        assert_eq!((sale.price, sale.sequence, sale.seat.to_string().as_str()), (95, 1, "C13"));
-        assert_eq!(hall.buy(seat("C13"), "Ben"), Err(Taken { buyer: "Mia".into() }));
-        assert_eq!((hall.sold(), hall.sequence()), (1, 1));
+        assert_eq!(hall.reserve(seat("C13"), holder("Mia")), Ok(95));
+        let taken = |for_good| Err(Taken { by: holder("Mia"), for_good });
+        assert_eq!(hall.reserve(seat("C13"), holder("Ben")), taken(false));
+        assert_eq!((hall.sold(), hall.sequence(), hall.has_sold("order of Mia")), (0, 0, false));
+        assert_eq!(hall.sell(seat("C13")), Some(1));
+        assert_eq!(hall.reserve(seat("C13"), holder("Ben")), taken(true));
+        assert_eq!(hall.sell(seat("C13")), None, "a seat is sold once");
+        assert_eq!((hall.sold(), hall.sequence(), hall.has_sold("order of Mia")), (1, 1, true));
+    }
+
+    #[test]
+    fn a_seat_that_was_given_back_is_free_and_no_change_that_viewers_count() {
+        let mut hall = Hall::default();
+        hall.reserve(seat("C13"), holder("Mia")).expect("free");
+        hall.release(seat("C13"));
+        assert_eq!((hall.sell(seat("C13")), hall.sequence()), (None, 0));
+        assert_eq!(hall.reserve(seat("C13"), holder("Ben")), Ok(95));
     }
 
     #[test]
@@ -259,10 +308,10 @@ mod tests {
         let first_show = hall.show();
         for seat in seats() {
             assert!(!hall.is_sold_out());
-            hall.buy(seat, "Ada").expect("free");
+            sell(&mut hall, &seat.to_string(), "Ada");
         }
         assert!(hall.is_sold_out());
-        assert_eq!(hall.side_by_side(7, 2), []);
+        assert_eq!(hall.snapshot().side_by_side(7, 2), []);
         hall.reset();
         assert_eq!((hall.sold(), hall.sequence()), (0, 301));
         assert_ne!(hall.show(), first_show);
@@ -271,7 +320,8 @@ mod tests {
     #[test]
     fn a_party_sits_side_by_side_in_one_row_or_becomes_smaller() {
         let mut hall = Hall::default();
-        hall.buy(seat("A3"), "Ada").expect("free");
+        sell(&mut hall, "A3", "Ada");
+        let hall = hall.snapshot();
         assert_eq!(hall.side_by_side(0, 3), [seat("A1"), seat("A2")]);
         assert_eq!(hall.side_by_side(2, 3), [seat("A4"), seat("A5"), seat("A6")]);
         assert_eq!(hall.side_by_side(10, 4), [seat("A12")]);
@@ -281,7 +331,7 @@ mod tests {
     #[test]
     fn the_snapshot_names_every_row_and_every_sold_seat() {
         let mut hall = Hall::default();
-        hall.buy(seat("B2"), "Ada").expect("free");
+        sell(&mut hall, "B2", "Ada");
         let json = serde_json::to_value(hall.snapshot()).expect("plain data");
         let rows: Vec<_> =
             json["sections"].as_array().into_iter().flatten().flat_map(|s| s["rows"].as_array()).flatten().collect();

@@ -1,37 +1,56 @@
 //! The ticket shop of `tidegate demo`: a backend as a user of the gateway would write one.
 //!
-//! It owns the truth (who has which seat), answers the page's calls, and tells the world about every change by posting
-//! CloudEvents to the gateway's internal port. It knows nothing of the gateway but two URLs, so it runs beside it in one
-//! process or alone against any other.
+//! Three services that share nothing and talk by events only: tickets owns the seats, payment owns the purses, mail writes to
+//! buyers. A page calls the gateway to buy a seat; the call becomes an event, and the answer finds its way back to the open
+//! call. The shop knows nothing of the gateway but two URLs (and of Kafka its brokers), so it runs beside it in one process
+//! or alone against any other.
 //!
-//! Read on in this order: [`hall`] (seats and sales, no I/O), [`event`] (what is published), [`office`] (a sale and its
-//! event, in one step), [`outbox`] and [`publisher`] (on to the gateway, in order), [`shop`] (the page and its calls),
-//! [`crowd`] (simulated buyers), [`audience`] (how many look on).
+//! Read on in this order: [`event`] (what they tell each other), [`service`] (what they have in common), [`tickets`] with
+//! [`hall`], [`payment`], [`mail`] (no I/O in any of them), [`api`] (what the gateway is told), [`desk`] (calls become
+//! events where there is no Kafka), [`hub`] (how events travel), [`shop`] (the website), [`crowd`] (simulated buyers),
+//! [`audience`] (how many look on).
 
+mod api;
 mod audience;
 mod client;
 mod command;
 mod crowd;
+mod desk;
 mod event;
 mod hall;
-mod office;
-mod outbox;
-mod publisher;
+mod hub;
+mod mail;
+mod payment;
+mod recent;
+mod service;
 mod shop;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{io, thread};
 
+use axum::Router;
 use http::Uri;
+use http::uri::Authority;
 use tokio::sync::oneshot;
 
+use crate::config::KafkaSettings;
+use api::Backend;
 use client::GatewayClient;
 pub use command::DemoArguments;
-use office::BoxOffice;
+use hub::{GatewayHub, Hub, KafkaHub, Live};
+use mail::Mail;
+use payment::Payment;
+use service::Service;
+use tickets::Tickets;
+
+/// How long a stop waits for threads that wait for Kafka.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the shop is told at start.
 #[derive(Debug, Clone)]
@@ -43,8 +62,12 @@ pub struct DemoOptions {
     /// Base URL of the gateway's inbound port, as browsers reach it. Where it names this machine itself, the page gets the
     /// name it was opened under instead, so that a phone in the same network works too.
     pub gateway_inbound: Uri,
+    /// Name or address under which the gateway reaches the shop.
+    pub host: String,
     /// Number of simulated buyers.
     pub buyers: u16,
+    /// Kafka, if the gateway has one, and the topics that it takes answers from; else the gateway's hub carries the events.
+    pub kafka: Option<(KafkaSettings, Vec<String>)>,
 }
 
 /// Why the shop did not start.
@@ -66,6 +89,9 @@ pub enum DemoError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// librdkafka refuses a setting.
+    #[error("the ticket shop cannot use Kafka: {0}")]
+    Kafka(rdkafka::error::KafkaError),
     /// No thread or no runtime for the shop.
     #[error("the ticket shop's thread cannot start: {0}")]
     Thread(io::Error),
@@ -77,6 +103,8 @@ pub struct Shop {
     address: SocketAddr,
     gateway_internal: Uri,
     gateway_inbound: Uri,
+    /// Tells once that the gateway knows the shop, so that seats can be bought.
+    opened: Option<std::sync::mpsc::Receiver<()>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -106,10 +134,15 @@ impl Drop for Shop {
 /// # Errors
 /// See [`DemoError`]. A gateway that is away is no error: the shop waits for it.
 pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
-    let DemoOptions { listen, gateway_internal, gateway_inbound, buyers } = options;
-    let publisher = GatewayClient::new(&gateway_internal)?;
-    let metrics = GatewayClient::new(&gateway_internal)?;
-    client::authority(&gateway_inbound)?;
+    let DemoOptions { listen, gateway_internal, gateway_inbound, host, buyers, kafka } = options;
+    let gateway =
+        GatewayHub { internal: client::authority(&gateway_internal)?, inbound: client::authority(&gateway_inbound)? };
+    let hub = match kafka {
+        Some((settings, responses)) => {
+            Hub::Kafka(Arc::new(KafkaHub::new(&settings, &responses).map_err(DemoError::Kafka)?))
+        }
+        None => Hub::Gateway(gateway.clone()),
+    };
 
     let listening = |cause| DemoError::Listen { address: listen, cause };
     let listener = TcpListener::bind(listen).map_err(listening)?;
@@ -121,18 +154,20 @@ pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
         tokio::net::TcpListener::from_std(listener).map_err(listening)?
     };
     let (stop, stopped) = oneshot::channel();
-    let office = Arc::new(BoxOffice::default());
-    let router = shop::router(Arc::clone(&office), gateway_inbound.clone());
+    let (opening, opened) = std::sync::mpsc::channel();
+    let premises = Premises {
+        hub,
+        gateway,
+        backend: Backend { host, port: address.port() },
+        gateway_inbound: gateway_inbound.clone(),
+        buyers,
+    };
 
     let thread = thread::Builder::new()
         .name("ticket-shop".into())
         .spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(publisher::run(Arc::clone(&office), publisher));
-                tokio::spawn(audience::run(Arc::clone(&office), metrics));
-                for _ in 0..buyers {
-                    tokio::spawn(crowd::run(Arc::clone(&office)));
-                }
+                let router = premises.open(opening);
                 tokio::select! {
                     served = axum::serve(listener, router).into_future() => {
                         if let Err(error) = served {
@@ -142,7 +177,53 @@ pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
                     _ = stopped => {}
                 }
             });
+            runtime.shutdown_timeout(FAREWELL);
         })
         .map_err(DemoError::Thread)?;
-    Ok(Shop { address, gateway_internal, gateway_inbound, stop: Some(stop), thread: Some(thread) })
+    let (stop, thread, opened) = (Some(stop), Some(thread), Some(opened));
+    Ok(Shop { address, gateway_internal, gateway_inbound, opened, stop, thread })
+}
+
+/// What the services work with.
+#[derive(Debug)]
+struct Premises {
+    hub: Hub,
+    gateway: GatewayHub,
+    backend: Backend,
+    gateway_inbound: Uri,
+    buyers: u16,
+}
+
+impl Premises {
+    /// Starts every task of the shop; gives the website. `opening` is told once seats can be bought.
+    fn open(self, opening: std::sync::mpsc::Sender<()>) -> Router {
+        let (tickets, board) = Tickets::open();
+        let services = vec![self.serve(tickets), self.serve(Payment::default()), self.serve(Mail::default())];
+        let client = |authority: &Authority| GatewayClient::new(authority.clone());
+        let mut website = shop::router(board, self.gateway_inbound);
+        let own_streams = match &self.hub {
+            Hub::Gateway(_) => {
+                website = website.merge(desk::router(self.hub.outbox()));
+                services.clone()
+            }
+            Hub::Kafka(hub) => {
+                let hub = Arc::clone(hub);
+                tokio::spawn(async move { hub.create_topics().await });
+                Vec::new()
+            }
+        };
+        tokio::spawn(audience::run(self.hub.outbox(), client(&self.gateway.internal), own_streams));
+        let definition = api::definition(&self.hub, &self.backend);
+        tokio::spawn(api::register(client(&self.gateway.internal), definition, services, opening));
+        for _ in 0..self.buyers {
+            tokio::spawn(crowd::run(client(&self.gateway.inbound)));
+        }
+        website
+    }
+
+    fn serve<S: Service>(&self, service: S) -> Live {
+        let (inbox, live) = self.hub.subscribe(S::LISTENS_TO);
+        tokio::spawn(service::run(service, inbox, self.hub.outbox()));
+        live
+    }
 }

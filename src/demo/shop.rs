@@ -1,34 +1,28 @@
-//! The shop over HTTP: the page, and the calls it makes.
+//! The shop's website: the page, and the board that shows which seats are taken. Buying goes through the gateway.
 
-use std::sync::Arc;
-
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
-use http::{HeaderMap, StatusCode, Uri};
-use serde::{Deserialize, Serialize};
+use http::{HeaderMap, Uri};
+use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
-use super::hall::{NoSuchSeat, Seat, Snapshot, Taken};
-use super::office::BoxOffice;
-
-/// Largest body of a call.
-const MAX_BODY_BYTES: usize = 4 << 10;
-/// Longest name of a buyer.
-const MAX_NAME_CHARS: usize = 40;
+use super::hall::Snapshot;
 
 /// Path, content type and text of everything the page consists of.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("../../examples/tickets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../../examples/tickets/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("../../examples/tickets/icon.svg")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/app.js")),
+    ("/box-office.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/box-office.js")),
     ("/clock.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/clock.js")),
     ("/hall.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/hall.js")),
+    ("/inbox.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/inbox.js")),
     ("/live.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/live.js")),
     ("/meter.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/meter.js")),
 ];
@@ -37,13 +31,14 @@ const FILES: [(&str, &str, &str); 8] = [
 const POLICY: &str = "default-src 'self'; connect-src 'self' http: https: ws: wss:";
 
 #[derive(Debug, Clone)]
-struct Counter {
-    office: Arc<BoxOffice>,
+struct Website {
+    /// Kept up to date by the tickets service.
+    board: watch::Receiver<Snapshot>,
     gateway_inbound: Uri,
 }
 
-/// The shop's routes; the page connects to `gateway_inbound`.
-pub(super) fn router(office: Arc<BoxOffice>, gateway_inbound: Uri) -> Router {
+/// The website's routes; the page connects to `gateway_inbound`.
+pub(super) fn router(board: watch::Receiver<Snapshot>, gateway_inbound: Uri) -> Router {
     let files = FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         let headers = [
             (CONTENT_TYPE, content_type),
@@ -56,14 +51,12 @@ pub(super) fn router(office: Arc<BoxOffice>, gateway_inbound: Uri) -> Router {
     files
         .route("/config.json", get(config))
         .route("/api/hall", get(hall))
-        .route("/api/seats/{seat}/buy", post(buy))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Counter { office, gateway_inbound })
+        .with_state(Website { board, gateway_inbound })
 }
 
-async fn config(State(counter): State<Counter>, headers: HeaderMap) -> Response {
+async fn config(State(website): State<Website>, headers: HeaderMap) -> Response {
     let opened_as = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let gateway = gateway_as_seen_from(opened_as, &counter.gateway_inbound);
+    let gateway = gateway_as_seen_from(opened_as, &website.gateway_inbound);
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "gateway": gateway }))).into_response()
 }
 
@@ -75,57 +68,10 @@ struct HallAnswer {
     hall: Snapshot,
 }
 
-async fn hall(State(counter): State<Counter>) -> Response {
-    let hall = counter.office.snapshot();
+async fn hall(State(website): State<Website>) -> Response {
+    let hall = website.board.borrow().clone();
     let time_ms = jiff::Timestamp::now().as_duration().as_secs_f64() * 1_000.0;
     ([(CACHE_CONTROL, "no-store")], Json(HallAnswer { time_ms, hall })).into_response()
-}
-
-#[derive(Debug, Deserialize)]
-struct Purchase {
-    buyer: String,
-}
-
-/// Why a purchase did not come about.
-#[derive(Debug)]
-enum Refusal {
-    Body(JsonRejection),
-    Name,
-    Seat(NoSuchSeat),
-    Taken { seat: Seat, by: Taken },
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, body) = match self {
-            Self::Body(rejection) => (rejection.status(), json!({ "error": rejection.body_text() })),
-            Self::Name => {
-                let error = format!("`buyer` must be a name of 1 to {MAX_NAME_CHARS} printable characters");
-                (StatusCode::BAD_REQUEST, json!({ "error": error }))
-            }
-            Self::Seat(error) => (StatusCode::NOT_FOUND, json!({ "error": error.to_string() })),
-            Self::Taken { seat, by: Taken { buyer } } => {
-                let error = format!("Too late: row {} seat {} went to {buyer}.", seat.row(), seat.number());
-                (StatusCode::CONFLICT, json!({ "error": error, "buyer": buyer }))
-            }
-        };
-        (status, Json(body)).into_response()
-    }
-}
-
-async fn buy(
-    State(counter): State<Counter>,
-    Path(seat): Path<String>,
-    purchase: Result<Json<Purchase>, JsonRejection>,
-) -> Result<Response, Refusal> {
-    let seat: Seat = seat.parse().map_err(Refusal::Seat)?;
-    let Json(Purchase { buyer }) = purchase.map_err(Refusal::Body)?;
-    let buyer = buyer.trim();
-    if buyer.is_empty() || buyer.chars().count() > MAX_NAME_CHARS || buyer.contains(char::is_control) {
-        return Err(Refusal::Name);
-    }
-    let sale = counter.office.buy(seat, buyer).map_err(|by| Refusal::Taken { seat, by })?;
-    Ok(Json(json!({ "seat": seat.to_string(), "price": sale.price, "sequence": sale.sequence })).into_response())
 }
 
 /// The gateway's base URL for a browser that reached the shop under the `Host` it sent: where the configured URL only
@@ -176,7 +122,7 @@ mod tests {
             assert!(served.contains(&file), "{file} is not served");
             seen += 1;
         }
-        assert!(seen >= 7, "the page has a style sheet, an icon and modules");
+        assert!(seen >= 9, "the page has a style sheet, an icon and modules");
     }
 
     #[test]

@@ -1,76 +1,152 @@
-//! The whole shop over real sockets, against a gateway that is played by a few lines of axum.
+//! The whole shop over real sockets, against a gateway that is played by a few lines of axum: a hub, and a list of answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use futures_util::stream;
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 
-/// What the shop publishes, in order of arrival.
-struct Gateway {
+/// What the shop says, in order of arrival.
+struct Played {
     address: SocketAddr,
     events: UnboundedReceiver<Value>,
+    answers: UnboundedReceiver<(String, u16, Value)>,
+    definitions: UnboundedReceiver<Value>,
 }
 
 #[derive(Clone)]
-struct Listener {
+struct Ports {
     events: UnboundedSender<Value>,
+    answers: UnboundedSender<(String, u16, Value)>,
+    definitions: UnboundedSender<Value>,
+    subscribers: Arc<Mutex<Vec<UnboundedSender<String>>>>,
     /// The first call fails, as while a gateway restarts.
     has_failed: Arc<AtomicBool>,
+    knows_the_api: Arc<AtomicBool>,
 }
 
-async fn take(State(listener): State<Listener>, body: Bytes) -> StatusCode {
-    if !listener.has_failed.swap(true, Ordering::Relaxed) {
+async fn publish(State(ports): State<Ports>, body: Bytes) -> StatusCode {
+    if !ports.has_failed.swap(true, Ordering::Relaxed) {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
-    match serde_json::from_slice(&body).map(|event| listener.events.send(event)) {
-        Ok(Ok(())) => StatusCode::ACCEPTED,
-        _ => StatusCode::BAD_REQUEST,
-    }
+    let Ok(event) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST };
+    let frame = format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+    ports.subscribers.lock().expect("no panic").retain(|subscriber| subscriber.send(frame.clone()).is_ok());
+    ports.events.send(event).map_or(StatusCode::GONE, |()| StatusCode::ACCEPTED)
 }
 
-impl Gateway {
+async fn answer(State(ports): State<Ports>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let text = |name: &str| headers[name].to_str().expect("text").to_owned();
+    let status = text("rig-response-code").parse().expect("a number");
+    let answer = (text("rig-correlation"), status, serde_json::from_slice(&body).expect("JSON"));
+    ports.answers.send(answer).map_or(StatusCode::GONE, |()| StatusCode::ACCEPTED)
+}
+
+async fn subscribe(State(ports): State<Ports>) -> Body {
+    let (sender, frames) = unbounded_channel();
+    sender.send("data: {\"id\":\"1\",\"type\":\"rig.subscriptions_set\"}\n\n".to_owned()).expect("received below");
+    ports.subscribers.lock().expect("no panic").push(sender);
+    Body::from_stream(stream::unfold(frames, |mut frames| async {
+        let frame = frames.recv().await?;
+        Some((Ok::<_, io::Error>(frame), frames))
+    }))
+}
+
+async fn define(State(ports): State<Ports>, method: Method, body: Bytes) -> StatusCode {
+    if method != Method::POST && !ports.knows_the_api.load(Ordering::Relaxed) {
+        return StatusCode::NOT_FOUND;
+    }
+    if method == Method::POST {
+        ports.knows_the_api.store(true, Ordering::Relaxed);
+        let definition = serde_json::from_slice(&body).expect("JSON");
+        return ports.definitions.send(definition).map_or(StatusCode::GONE, |()| StatusCode::CREATED);
+    }
+    StatusCode::OK
+}
+
+impl Played {
     async fn start() -> Self {
-        let (sender, events) = unbounded_channel();
+        let ((to_events, events), (to_answers, answers)) = (unbounded_channel(), unbounded_channel());
+        let (to_definitions, definitions) = unbounded_channel();
+        let ports = Ports {
+            events: to_events,
+            answers: to_answers,
+            definitions: to_definitions,
+            subscribers: Arc::default(),
+            has_failed: Arc::default(),
+            knows_the_api: Arc::default(),
+        };
         let router = Router::new()
-            .route("/v3/messages", post(take))
-            .route("/metrics", get(async || "tidegate_connections{transport=\"sse\"} 2\n"))
-            .with_state(Listener { events: sender, has_failed: Arc::default() });
+            .route("/v3/messages", post(publish))
+            .route("/v3/responses", post(answer))
+            .route("/v3/apis", post(define))
+            .route("/v3/apis/tickets", get(define).put(define))
+            .route("/_rig/v1/connection/sse", get(subscribe))
+            .route("/metrics", get(async || "tidegate_connections{transport=\"sse\"} 5\n"))
+            .with_state(ports);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         tokio::spawn(axum::serve(listener, router).into_future());
-        Self { address, events }
+        Self { address, events, answers, definitions }
     }
 
-    fn url(&self) -> Uri {
-        format!("http://{}", self.address).parse().expect("a URL")
+    /// A shop beside it that is open.
+    async fn shop(&mut self) -> Shop {
+        let shop = shop_beside(format!("http://{}", self.address).parse().expect("a URL"));
+        soon(self.definitions.recv()).await;
+        shop
     }
 
     /// Data of the next event of this type.
     async fn next(&mut self, event_type: &str) -> Value {
         loop {
-            let event = tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await;
-            let event = event.expect("an event arrives in time").expect("the gateway runs");
+            let event = soon(self.events.recv()).await;
             if event["type"] == event_type {
                 return event["data"].clone();
             }
         }
     }
+
+    /// Buys a seat as the gateway passes it on; the status at once, and the answer that comes later.
+    async fn buy(&mut self, shop: &Shop, seat: &str, name: &str) -> (u16, Value) {
+        let path = format!("/tickets/seats/{seat}/buy?correlation=call-of-{name}");
+        let body = json!({ "buyer": format!("id-of-{name}"), "name": name }).to_string();
+        let (status, _) = call(shop, Method::POST, &path, "application/json", &body).await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+        let (correlation, status, answer) = soon(self.answers.recv()).await;
+        assert_eq!(correlation, format!("call-of-{name}"));
+        (status, answer)
+    }
+}
+
+async fn soon<T>(wanted: impl Future<Output = Option<T>>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), wanted).await.expect("it comes in time").expect("the gateway runs")
+}
+
+fn options(gateway: &Uri, listen: SocketAddr) -> DemoOptions {
+    DemoOptions {
+        listen,
+        gateway_internal: gateway.clone(),
+        gateway_inbound: gateway.clone(),
+        host: "127.0.0.1".into(),
+        buyers: 0,
+        kafka: None,
+    }
 }
 
 fn shop_beside(gateway: Uri) -> Shop {
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    start(DemoOptions { listen, gateway_internal: gateway.clone(), gateway_inbound: gateway, buyers: 0 })
-        .expect("the shop starts")
+    start(options(&gateway, (Ipv4Addr::LOCALHOST, 0).into())).expect("the shop starts")
 }
 
 /// Status and body of a call to the shop.
@@ -92,74 +168,79 @@ async fn call(shop: &Shop, method: Method, path: &str, content_type: &str, body:
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
-async fn buy(shop: &Shop, seat: &str, body: &str) -> (StatusCode, Value) {
-    call(shop, Method::POST, &format!("/api/seats/{seat}/buy"), "application/json", body).await
+#[tokio::test]
+async fn a_purchase_goes_through_all_services_although_the_gateway_fails_at_first() {
+    let mut gateway = Played::start().await;
+    let shop = gateway.shop().await;
+    let (status, answer) = gateway.buy(&shop, "C13", "Mia").await;
+    assert_eq!((status, answer), (200, json!({"seat": "C13", "price": 95, "sequence": 1, "left": 305})));
+    let sold = gateway.next("com.tidegate.tickets.seat.sold").await;
+    assert_eq!((&sold["seat"], &sold["buyer"]), (&json!("C13"), &json!("Mia")));
+    let mail = gateway.next("com.tidegate.tickets.mail.sent").await;
+    assert_eq!((&mail["seat"], &mail["buyer"]), (&json!("C13"), &json!("id-of-Mia")));
+
+    let (status, answer) = gateway.buy(&shop, "C13", "Ben").await;
+    assert_eq!((status, &answer["error"]), (409, &json!("Too late: row C seat 13 went to Mia.")));
+    let (_, hall) = call(&shop, Method::GET, "/api/hall", "", "").await;
+    assert_eq!(hall["sold"], json!([{"seat": "C13", "buyer": "Mia"}]));
 }
 
 #[tokio::test]
-async fn sales_are_published_in_order_although_the_gateway_fails_at_first() {
-    let mut gateway = Gateway::start().await;
-    let shop = shop_beside(gateway.url());
-    for (seat, sequence) in [("A1", 1), ("A2", 2), ("A3", 3)] {
-        let (status, answer) = buy(&shop, seat, r#"{"buyer":"Mia"}"#).await;
-        assert_eq!((status, answer), (StatusCode::OK, json!({"seat": seat, "price": 95, "sequence": sequence})));
+async fn who_has_too_little_left_is_refused_and_the_seat_is_free_for_the_next() {
+    let mut gateway = Played::start().await;
+    let shop = gateway.shop().await;
+    for seat in ["A1", "A2", "A3", "A4"] {
+        assert_eq!(gateway.buy(&shop, seat, "Mia").await.0, 200, "{seat}");
     }
-    for seat in ["A1", "A2", "A3"] {
-        assert_eq!(gateway.next("com.tidegate.tickets.seat.sold").await["seat"], seat);
-    }
-    let stats = gateway.next("com.tidegate.tickets.stats").await;
-    assert_eq!(stats, json!({"viewers": 2, "sold": 3, "seats": 300, "sequence": 3}));
+    let (status, answer) = gateway.buy(&shop, "A5", "Mia").await;
+    let error = "The payment was refused: Mia has €20 left, and the seat costs €95.";
+    assert_eq!((status, answer), (402, json!({ "error": error })));
+    assert_eq!(gateway.next("com.tidegate.tickets.seat.released").await["seat"], "A5");
+    assert_eq!(gateway.buy(&shop, "A5", "Ben").await.0, 200);
 }
 
 #[tokio::test]
-async fn a_refused_purchase_says_why() {
-    let gateway = Gateway::start().await;
-    let shop = shop_beside(gateway.url());
-    buy(&shop, "B5", r#"{"buyer":"Mia"}"#).await;
-    let taken = json!({"error": "Too late: row B seat 5 went to Mia.", "buyer": "Mia"});
-    assert_eq!(buy(&shop, "B5", r#"{"buyer":"Ben"}"#).await, (StatusCode::CONFLICT, taken));
+async fn the_figures_leave_out_the_services_own_event_streams() {
+    let mut gateway = Played::start().await;
+    let _shop = gateway.shop().await;
+    let viewers = async {
+        while gateway.next("com.tidegate.tickets.stats").await["viewers"] != 2 {}
+        Some(())
+    };
+    soon(viewers).await;
+}
 
-    let long = format!(r#"{{"buyer":"{}"}}"#, "x".repeat(41));
+#[tokio::test]
+async fn the_desk_refuses_what_is_no_call_of_a_gateway_or_no_json() {
+    let mut gateway = Played::start().await;
+    let shop = gateway.shop().await;
+    let path = "/tickets/seats/B6/buy?correlation=x";
     let huge = format!(r#"{{"buyer":"{}"}}"#, "x".repeat(5_000));
-    for (seat, body, expected) in [
-        ("Z1", r#"{"buyer":"Ben"}"#, StatusCode::NOT_FOUND),
-        ("B99", r#"{"buyer":"Ben"}"#, StatusCode::NOT_FOUND),
-        ("B6", r#"{"buyer":"  "}"#, StatusCode::BAD_REQUEST),
-        ("B6", r#"{"buyer":"a\u0007b"}"#, StatusCode::BAD_REQUEST),
-        ("B6", long.as_str(), StatusCode::BAD_REQUEST),
-        ("B6", huge.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
-        ("B6", r#"{"name":"Ben"}"#, StatusCode::UNPROCESSABLE_ENTITY),
-        ("B6", "no JSON", StatusCode::BAD_REQUEST),
+    for (path, content_type, body, expected) in [
+        ("/tickets/seats/B6/buy", "application/json", "{}", StatusCode::BAD_REQUEST),
+        (path, "application/json", "no JSON", StatusCode::BAD_REQUEST),
+        (path, "application/json", huge.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
+        (path, "text/plain", "{}", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
-        let (status, answer) = buy(&shop, seat, body).await;
-        assert_eq!(status, expected, "{seat} {body:.60}");
+        let (status, answer) = call(&shop, Method::POST, path, content_type, body).await;
+        assert_eq!(status, expected, "{path} {content_type} {body:.60}");
         assert!(answer["error"].as_str().is_some_and(|error| !error.is_empty()), "{answer}");
     }
-    let (status, _) = call(&shop, Method::POST, "/api/seats/B6/buy", "text/plain", r#"{"buyer":"Ben"}"#).await;
-    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "other sites' forms cannot buy");
-    let (_, hall) = call(&shop, Method::GET, "/api/hall", "", "").await;
-    assert_eq!(hall["sold"], json!([{"seat": "B5", "buyer": "Mia"}]), "nothing else was sold");
 }
 
 #[tokio::test]
-async fn the_shop_sells_while_no_gateway_answers() {
-    let nobody = Uri::from_static("http://127.0.0.1:9");
-    let shop = shop_beside(nobody);
-    let (status, _) = buy(&shop, "T18", r#"{"buyer":"Mia"}"#).await;
-    assert_eq!(status, StatusCode::OK);
+async fn the_website_works_while_no_gateway_answers() {
+    let shop = shop_beside(Uri::from_static("http://127.0.0.1:9"));
     let (_, config) = call(&shop, Method::GET, "/config.json", "", "").await;
     assert_eq!(config, json!({"gateway": "http://localhost:9"}));
+    let (status, hall) = call(&shop, Method::GET, "/api/hall", "", "").await;
+    assert_eq!((status, &hall["sold"]), (StatusCode::OK, &json!([])));
 }
 
 #[test]
 fn a_port_that_is_taken_is_named_with_the_way_out() {
-    let shop = shop_beside(Uri::from_static("http://127.0.0.1:9"));
-    let options = DemoOptions {
-        listen: shop.address(),
-        gateway_internal: Uri::from_static("http://127.0.0.1:9"),
-        gateway_inbound: Uri::from_static("http://127.0.0.1:9"),
-        buyers: 0,
-    };
-    let error = start(options).expect_err("the port is taken").to_string();
+    let gateway = Uri::from_static("http://127.0.0.1:9");
+    let shop = shop_beside(gateway.clone());
+    let error = start(options(&gateway, shop.address())).expect_err("the port is taken").to_string();
     assert!(error.contains(&shop.address().to_string()) && error.contains("--port"), "{error}");
 }

@@ -11,12 +11,12 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::submit::{EventSink, Submission, SubmitAnswer, SubmitError};
 
 use crate::config::KafkaSettings;
-use crate::kafka::{LogContext, client_config};
+use crate::kafka::{LogContext, PolledProducer, client_config};
 
 /// Time until an event that Kafka didn't acknowledge is given up, in milliseconds.
 const DELIVERY_TIMEOUT_MS: u64 = 5_000;
@@ -40,7 +40,7 @@ pub struct ProducerMetrics {
 
 /// The sink; shared by all threads.
 pub struct KafkaSink {
-    producer: ThreadedProducer<Deliveries>,
+    producer: PolledProducer<Deliveries>,
     topic: String,
     metrics: Arc<ProducerMetrics>,
     stopping: AtomicBool,
@@ -66,7 +66,8 @@ impl KafkaSink {
         let mut config = producer_config(settings);
         config.set("partitioner", "murmur2_random");
         let context = Deliveries { metrics: Arc::clone(&metrics) };
-        let producer = config.create_with_context(context).map_err(io::Error::other)?;
+        let producer: BaseProducer<_> = config.create_with_context(context).map_err(io::Error::other)?;
+        let producer = PolledProducer::start(producer)?;
         let topic = settings.source_topics.first().cloned().unwrap_or_default();
         Ok(Self { producer, topic, metrics, stopping: AtomicBool::new(false) })
     }

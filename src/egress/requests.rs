@@ -11,7 +11,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Partitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Partitioner, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::proxy::outbound::{ReplyAddress, RequestMessage, RequestSink};
 use tidegate_shards::submit::{SubmitAnswer, SubmitError};
@@ -19,7 +19,7 @@ use tidegate_shards::submit::{SubmitAnswer, SubmitError};
 use super::murmur3::murmur3_x86_32;
 use super::producer::{FLUSH_TIMEOUT, ProducerMetrics, producer_config, refusal};
 use crate::config::KafkaSettings;
-use crate::kafka::LogContext;
+use crate::kafka::{LogContext, PolledProducer};
 use crate::replies::ReplyState;
 
 /// Topics that get a label of their own in the metrics; definitions name them, so there are few.
@@ -29,7 +29,7 @@ const OTHER_TOPICS: &str = "other";
 
 /// The sink; shared by all shards.
 pub struct KafkaRequests {
-    producer: ThreadedProducer<Deliveries, ByKey>,
+    producer: PolledProducer<Deliveries, ByKey>,
     counts: Arc<TopicCounts>,
     replies: Arc<ReplyState>,
     stopping: AtomicBool,
@@ -49,7 +49,9 @@ impl KafkaRequests {
     pub fn start(settings: &KafkaSettings, replies: Arc<ReplyState>) -> io::Result<Self> {
         let counts = Arc::<TopicCounts>::default();
         let context = Deliveries { counts: Arc::clone(&counts), by_key: ByKey };
-        let producer = producer_config(settings).create_with_context(context).map_err(io::Error::other)?;
+        let producer: BaseProducer<_, ByKey> =
+            producer_config(settings).create_with_context(context).map_err(io::Error::other)?;
+        let producer = PolledProducer::start(producer)?;
         Ok(Self { producer, counts, replies, stopping: AtomicBool::new(false) })
     }
 

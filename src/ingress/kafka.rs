@@ -60,6 +60,8 @@ struct State {
     progress: Progress,
     types: TypeIndex,
     limiter: Limiter,
+    /// Messages of the batch at hand that nobody wants, by topic: most are, so they are counted together.
+    dropped: Vec<u64>,
 }
 
 impl KafkaIngress {
@@ -103,6 +105,7 @@ impl KafkaIngress {
             limits,
             types: TypeIndex::default(),
             limiter: Limiter::new(clock::now_ms()),
+            dropped: vec![0; settings.source_topics.len()],
         };
         Ok(Self { consumer, state, assignments, requests, watcher })
     }
@@ -162,6 +165,18 @@ impl KafkaIngress {
 
     fn take_batch(&mut self, batch: &Batch) -> Result<(), Stopped> {
         let received_us = clock::now_us();
+        self.state.dropped.iter_mut().for_each(|dropped| *dropped = 0);
+        let taken = self.take_messages(batch, received_us);
+        for (source, dropped) in self.state.metrics.sources.iter().zip(&self.state.dropped) {
+            if *dropped > 0 {
+                source.consumed.add(*dropped);
+                source.processing_us.record(0, *dropped);
+            }
+        }
+        taken
+    }
+
+    fn take_messages(&mut self, batch: &Batch, received_us: u64) -> Result<(), Stopped> {
         for message in batch.iter() {
             let Some(topic) = self.consumer.topic_index(&message) else { continue };
             match message.error() {
@@ -209,9 +224,12 @@ impl State {
             }
         };
         let source = &metrics.sources[topic];
-        source.consumed.add(1);
-        match self.wanted(message) {
-            Ok(None) => source.processing_us.record(0, 1),
+        let wanted = self.wanted(message);
+        if !matches!(wanted, Ok(None)) {
+            source.consumed.add(1);
+        }
+        match wanted {
+            Ok(None) => self.dropped[topic] += 1,
             Ok(Some(event)) => {
                 self.outlet.publish(&event, Position { partition: slot, offset }, received_us)?;
                 self.types.count(&metrics.forwarded, &event.event_type);

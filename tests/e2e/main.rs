@@ -17,6 +17,7 @@ mod events_http;
 mod hostile;
 mod internal_port;
 mod kafka;
+mod kafka_security;
 mod matching;
 mod paths_and_heads;
 mod proxy_async;

@@ -114,6 +114,22 @@ fn an_answer_that_breaks_off_resets_its_stream_on_http_2_alone() {
 }
 
 #[test]
+fn an_http_2_client_that_stops_reading_lets_go_of_the_backend() {
+    let backend = Backend::scripted(|peer| {
+        peer.head();
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n");
+        let piece = vec![b'x'; 1 << 20];
+        while peer.try_send(&piece) {}
+    });
+    let gateway = backend.gateway(&SHORT);
+    let connection = Http2Connection::open(&gateway);
+    let unread = connection.begin("/to/x");
+    wait_for("the backend's connection to be ended", || (backend.accepted() == 1 && backend.open() == 0).then_some(()));
+    assert_eq!(connection.call("GET", "/_rig/health", None, b"").status(), 200, "the connection goes on");
+    drop(unread);
+}
+
+#[test]
 fn what_is_no_answer_is_a_bad_gateway() {
     let long = "x".repeat(70_000);
     let cases = [

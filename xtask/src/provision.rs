@@ -23,12 +23,13 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 7] = [
     Need { what: "a C compiler and make", packages: &["build-essential"], is_met: || runs("cc") && runs("make") },
     Need { what: "perl, to build OpenSSL", packages: &["perl"], is_met: || on_path("perl").is_some() },
     Need { what: "Java 17 or later", packages: &["openjdk-17-jre-headless"], is_met: || kafka::find_java().is_ok() },
     Need { what: "Maven", packages: &["maven"], is_met: || on_path("mvn").is_some() },
     Need { what: "Chromium", packages: &["chromium"], is_met: || chromium().is_some() },
+    Need { what: "nginx, to compare the proxy with", packages: &["nginx-light"], is_met: || nginx().is_some() },
     Need { what: "Python 3 with venv", packages: &["python3", "python3-venv"], is_met: python_has_venv },
 ];
 
@@ -52,6 +53,14 @@ pub fn chromium() -> Option<PathBuf> {
         Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_file()),
         None => CHROMIUMS.iter().find_map(|name| on_path(name)),
     }
+}
+
+/// The nginx to compare with.
+#[must_use]
+pub fn nginx() -> Option<PathBuf> {
+    // Debian keeps it where only root's PATH leads.
+    let usual = Path::new("/usr/sbin/nginx");
+    on_path("nginx").or_else(|| usual.is_file().then(|| usual.to_owned()))
 }
 
 /// The kosoku command, fetched from PyPI into the tools folder if it isn't there yet.

@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tidegate_load::{Report, Scenario, progress_line, run_with_progress};
+use tidegate_load::{
+    CallReport, CallScenario, Report, Scenario, call_progress_line, progress_line, run_calls, run_with_progress,
+};
 use xtask::kafka::{Kafka, Options};
 
 use super::cpu;
@@ -69,6 +71,12 @@ impl Context {
         Server::start(&this, &arguments, &[])
     }
 
+    /// The load generator's backend on [`cpu::LOAD`]; its answers have bodies of this size.
+    pub(super) fn backend(&self, answer_bytes: usize) -> Result<Server, FigureError> {
+        let this = std::env::current_exe().map_err(FigureError::system("finding this program"))?;
+        Server::start_on(cpu::LOAD, &this, &["backend".to_owned(), format!("--answer-bytes={answer_bytes}")], &[])
+    }
+
     /// The Kafka of all figures; started when first asked for.
     pub(super) fn kafka(&self) -> Result<&Kafka, FigureError> {
         if let Some(kafka) = self.kafka.get() {
@@ -97,6 +105,33 @@ impl Context {
         })?;
         Ok(report)
     }
+}
+
+impl Context {
+    /// Carries out calls from [`cpu::LOAD`]; `server` is whose CPU time and memory are looked at.
+    pub(super) fn calls(&self, mut scenario: CallScenario, server: &Server) -> Result<CallReport, FigureError> {
+        scenario.observe.server_pid = Some(server.pid());
+        scenario.observe.pin_cpu = Some(cpu::LOAD);
+        let report = run_calls(&scenario, |second| {
+            if (second.at_s as u64).is_multiple_of(5) {
+                self.say(&call_progress_line(second));
+            }
+        })?;
+        Ok(report)
+    }
+}
+
+/// What is wrong with a run of calls, if anything.
+pub(super) fn call_faults(whose: &str, report: &CallReport) -> Vec<String> {
+    if report.passed() {
+        return Vec::new();
+    }
+    let counts = &report.counts;
+    let first = report.first_failure.as_deref().unwrap_or("no call was made");
+    vec![format!(
+        "{whose}: {} of {} calls answered; {} refused, {} wrong, {} missing, {} twice, {} never sent; first: {first}",
+        counts.answered, counts.issued, counts.refused, counts.wrong, counts.missing, counts.duplicates, counts.unsent,
+    )]
 }
 
 /// CPU seconds of the server in the measured part.

@@ -22,12 +22,17 @@ pub(super) fn versions() -> Vec<(String, String)> {
     let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
     let rustc = Command::new("rustc").arg("--version").output().ok();
     let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    vec![
+    let mut versions = vec![
         ("tidegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("rustc".to_owned(), rustc.unwrap_or_default().trim_start_matches("rustc ").to_owned()),
         ("librdkafka".to_owned(), librdkafka),
         ("Apache Kafka".to_owned(), xtask::kafka::VERSION.to_owned()),
-    ]
+    ];
+    // It says its version on standard error, as `nginx version: nginx/1.22.1`.
+    let nginx = xtask::provision::nginx().and_then(|path| Command::new(path).arg("-v").output().ok());
+    let said = nginx.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned()).unwrap_or_default();
+    versions.extend(said.rsplit_once('/').map(|(_, version)| ("nginx".to_owned(), version.to_owned())));
+    versions
 }
 
 fn field(text: &str, name: &str) -> Option<String> {

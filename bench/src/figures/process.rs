@@ -1,6 +1,7 @@
 //! Servers as real processes, each bound to one CPU, ended with the value that holds them.
 
 use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -32,24 +33,44 @@ impl Server {
     /// # Errors
     /// It is not there, ends, or says nothing within 20 seconds.
     pub fn start(program: &Path, arguments: &[String], environment: &[(&str, String)]) -> Result<Self, FigureError> {
-        if !program.exists() {
-            return Err(FigureError::NoProgram(program.to_owned()));
-        }
-        let this = std::env::current_exe().map_err(FigureError::system("finding this program"))?;
-        let mut command = Command::new(this);
-        command.args(["pinned", "--cpu", &cpu::SERVER.to_string(), "--"]).arg(program).args(arguments);
+        Self::start_on(cpu::SERVER, program, arguments, environment)
+    }
+
+    /// As [`Self::start`], on a CPU of choice.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(
+        cpu: usize,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+    ) -> Result<Self, FigureError> {
+        Self::start_saying(cpu, program, arguments, environment, Stdio::null(), address_in)
+    }
+
+    /// As [`Self::start_on`], and waits for a line in which `ready` finds an address (or nothing that is needed as one).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_saying(
+        cpu: usize,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+        stdin: Stdio,
+        ready: fn(&str) -> Option<String>,
+    ) -> Result<Self, FigureError> {
+        let mut command = pinned(cpu, program, arguments)?;
         command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(FigureError::system("starting a server"))?;
-        let refused = |reason: &str| FigureError::Server {
-            program: program.display().to_string(),
-            reason: format!("{reason} (arguments: {})", arguments.join(" ")),
-        };
+        let refused = |reason: &str| refused(program, arguments, reason);
         let Some(stdout) = child.stdout.take() else { return Err(refused("it has no standard output")) };
         let (sender, addresses) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(url) = address_in(&line) {
+                if let Some(url) = ready(&line) {
                     // Nobody waits any more once the first has come; the pipe is drained all the same.
                     let _ = sender.send(url);
                 }
@@ -64,6 +85,27 @@ impl Server {
             Err(RecvTimeoutError::Disconnected) => Err(refused("it ended; its reason stands above")),
             Err(RecvTimeoutError::Timeout) => Err(refused("it named no address within 20 s")),
         }
+    }
+
+    /// Starts `program` on [`cpu::SERVER`] and waits until `address` takes connections; for programs that say nothing.
+    ///
+    /// # Errors
+    /// It is not there, ends, or takes no connection within 20 seconds.
+    pub fn start_listening(program: &Path, arguments: &[String], address: SocketAddr) -> Result<Self, FigureError> {
+        let mut command = pinned(cpu::SERVER, program, arguments)?;
+        let child = command.stdin(Stdio::null()).spawn().map_err(FigureError::system("starting a server"))?;
+        let mut server = Self { child, url: format!("http://{address}") };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if !matches!(server.ended(), Ok(None)) {
+                return Err(refused(program, arguments, "it ended; its reason stands above"));
+            }
+            if began.elapsed() > START_PATIENCE {
+                return Err(refused(program, arguments, "it took no connection within 20 s"));
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(server)
     }
 
     /// Address for clients, `http://127.0.0.1:PORT`.
@@ -115,6 +157,24 @@ impl Drop for Server {
         eprintln!("process {} did not obey SIGTERM and is killed", self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// `program`, run on `cpu` by way of this program, so that it ends with it.
+fn pinned(cpu: usize, program: &Path, arguments: &[String]) -> Result<Command, FigureError> {
+    if !program.exists() {
+        return Err(FigureError::NoProgram(program.to_owned()));
+    }
+    let this = std::env::current_exe().map_err(FigureError::system("finding this program"))?;
+    let mut command = Command::new(this);
+    command.args(["pinned", "--cpu", &cpu.to_string(), "--"]).arg(program).args(arguments);
+    Ok(command)
+}
+
+fn refused(program: &Path, arguments: &[String], reason: &str) -> FigureError {
+    FigureError::Server {
+        program: program.display().to_string(),
+        reason: format!("{reason} (arguments: {})", arguments.join(" ")),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod consumer;
 pub mod delay;
 pub mod pace;
+pub mod ping_pong;
 pub mod producer;
 mod requests;
 pub mod server;

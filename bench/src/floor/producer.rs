@@ -32,6 +32,17 @@ impl BareProducer {
         Ok(Self { producer: config.create()?, topic: topic.to_owned(), partition: None })
     }
 
+    /// As [`Self::new`], and every message leaves at once, as one does that somebody waits for.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn without_linger(brokers: &str, topic: &str) -> KafkaResult<Self> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "0");
+        config.set("socket.nagle.disable", "true");
+        Ok(Self { producer: config.create()?, topic: topic.to_owned(), partition: None })
+    }
+
     /// Sends everything to this partition.
     #[must_use]
     pub fn to_partition(self, partition: i32) -> Self {

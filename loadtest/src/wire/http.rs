@@ -68,6 +68,14 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, WireError
     Ok(Some(head))
 }
 
+/// Value of the first field `name` in a head, without the blanks around it.
+pub(crate) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    head.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.strip_prefix(b":"))?.map(<[u8]>::trim_ascii)
+    })
+}
+
 /// Where a whole body ends in `bytes`, which starts behind the head, and the body itself (in `scratch` if it was
 /// chunked); `None` while it is not whole. A body that ends with the connection is whole only when `closed`.
 pub(crate) fn whole_body<'a>(
@@ -109,6 +117,13 @@ mod tests {
         let mut scratch = Vec::new();
         let body = whole_body(head.framing, &HEAD[head.head_bytes..], false, &mut scratch).unwrap();
         assert_eq!(body, Some((&b"\"ok\""[..], 4)));
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name_in_any_case() {
+        let head = b"HTTP/1.1 200 OK\r\nX-Load-Number-2: b\r\nX-LOAD-number:  a \r\n\r\n";
+        assert_eq!(field(head, "x-load-number"), Some(&b"a"[..]));
+        assert_eq!(field(head, "x-load"), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The client side of the protocols, as much of them as counting needs: pure parsers over contiguous bytes.
+//! The protocols as clients see them, and requests as the bundled backend does: pure parsers over contiguous bytes.
 //!
 //! Each takes what has arrived and says how much of it is finished; the rest comes back in front of the next bytes.
 //! Nothing here copies a payload.
 
 pub(crate) mod chunked;
 pub(crate) mod http;
+pub(crate) mod request;
 pub(crate) mod sse;
 pub(crate) mod ws;
 

@@ -19,6 +19,8 @@ mod fields;
 mod json;
 mod mode;
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod sse2;
 mod structured;
 mod walk;
 

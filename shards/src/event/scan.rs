@@ -48,13 +48,32 @@ pub(super) fn string_end(bytes: &[u8], mut pos: usize) -> Option<(usize, bool)> 
 
 /// Most strings are short, and for them setting up wide vectors costs more than it gains.
 #[inline]
-fn quote_or_backslash(bytes: &[u8], pos: usize) -> Option<usize> {
-    const SHORT: usize = 32;
-    let far = bytes.len().min(pos.saturating_add(SHORT));
-    match string_special(&bytes[..far], pos) {
-        Some(near) if bytes[near] >= b' ' => Some(near),
-        _ => memchr::memchr2(b'"', b'\\', bytes.get(pos..)?).map(|at| pos + at),
+fn quote_or_backslash(bytes: &[u8], mut pos: usize) -> Option<usize> {
+    const SHORT: usize = 64;
+    let far = pos.saturating_add(SHORT);
+    while pos < far
+        && let Some(chunk) = bytes.get(pos..).and_then(<[u8]>::first_chunk::<STEP>)
+    {
+        let hits = quotes_and_backslashes(chunk);
+        if hits != 0 {
+            return Some(pos + hits.trailing_zeros() as usize);
+        }
+        pos += STEP;
     }
+    memchr::memchr2(b'"', b'\\', bytes.get(pos..)?).map(|at| pos + at)
+}
+
+/// Bytes that [`quotes_and_backslashes`] looks at.
+const STEP: usize = 16;
+
+#[cfg(target_arch = "x86_64")]
+use super::sse2::quotes_and_backslashes;
+
+/// Bit `i` is set if byte `i` is a quote or a backslash.
+#[cfg(not(target_arch = "x86_64"))]
+fn quotes_and_backslashes(chunk: &[u8; STEP]) -> u32 {
+    let bit = |(at, byte): (usize, &u8)| u32::from(matches!(byte, b'"' | b'\\')) << at;
+    chunk.iter().enumerate().map(bit).sum()
 }
 
 /// Position of the next byte, from `pos` on, that is not JSON white space; the length if there is none.

@@ -29,6 +29,12 @@ impl Member<'_> {
         if self.key_has_escapes { unescape(self.key).is_some_and(|own| own == key) } else { self.key == key.as_bytes() }
     }
 
+    /// The key, if it has no escapes.
+    #[inline]
+    pub(super) fn plain_key(&self) -> Option<&[u8]> {
+        (!self.key_has_escapes).then_some(self.key)
+    }
+
     /// The key with its escapes decoded.
     #[inline]
     pub(super) fn key(&self) -> Cow<'_, [u8]> {

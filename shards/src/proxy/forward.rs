@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 use super::endpoint::Endpoint;
 use crate::trace;
@@ -254,7 +255,9 @@ pub fn with_correlation(query: Option<&str>, correlation: &str) -> String {
         out.push('&');
     }
     out.push_str("correlation=");
-    out.extend(percent_encoding::utf8_percent_encode(correlation, percent_encoding::NON_ALPHANUMERIC));
+    // Ids are letters, digits, hyphens and underscores, which stand for themselves (RFC 3986, section 2.3).
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+    out.extend(percent_encoding::utf8_percent_encode(correlation, RESERVED));
     out
 }
 

@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod forward;
 pub mod outbound;
 pub mod path;
+mod pattern;
 pub mod preference;
 mod prefilter;
 pub mod request_event;

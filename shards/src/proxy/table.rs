@@ -8,6 +8,7 @@ use regex::Regex;
 use super::counts::{Outcome, RequestCounters, RequestCounts, Unmatched};
 use super::endpoint::Endpoint;
 use super::path::{is_own, normalize};
+use super::pattern::Pattern;
 use super::prefilter::Prefilter;
 use super::rewrite::Rewrite;
 
@@ -35,6 +36,8 @@ pub struct ApiTable {
     counts: Vec<Arc<RequestCounts>>,
     unmatched: Unmatched,
     prefilter: Prefilter,
+    /// Those of the regexes that are plain, by the index of their route.
+    patterns: Vec<Option<Pattern>>,
 }
 
 impl ApiTable {
@@ -43,10 +46,11 @@ impl ApiTable {
     /// # Errors
     /// They are too many, or their texts too long, for one table.
     pub fn new(routes: Vec<Route>, counters: &mut RequestCounters) -> Result<Self, TableTooLarge> {
-        let patterns = routes.iter().map(|route| &*route.endpoint.path_regex);
-        let prefilter = Prefilter::new(patterns).map_err(|error| TableTooLarge(error.to_string()))?;
+        let regexes = || routes.iter().map(|route| &*route.endpoint.path_regex);
+        let patterns = regexes().map(Pattern::new).collect();
+        let prefilter = Prefilter::new(regexes()).map_err(|error| TableTooLarge(error.to_string()))?;
         let counts = routes.iter().map(|route| counters.of(&route.endpoint)).collect();
-        Ok(Self { routes, counts, unmatched: counters.unmatched(), prefilter })
+        Ok(Self { routes, counts, unmatched: counters.unmatched(), prefilter, patterns })
     }
 
     /// The same table with memory of its own to match in: one for each shard.
@@ -76,21 +80,20 @@ impl ApiTable {
             return None;
         }
         let candidates = self.prefilter.candidates(&path);
-        let mut takers = candidates.iter().map(|index| *index as usize).filter(|index| {
-            let route = &self.routes[*index];
-            takes(&route.endpoint.method, method) && route.regex.is_match(&path)
-        });
-        let first = takers.next()?;
+        let mut takers = candidates
+            .iter()
+            .map(|index| *index as usize)
+            .filter(|index| takes(&self.routes[*index].endpoint.method, method))
+            .filter_map(|index| self.groups(index, &path).map(|groups| (index, groups)));
+        let (first, groups) = takers.next()?;
         let route = &self.routes[first];
-        let others = takers.filter(|index| self.routes[*index].endpoint.method == route.endpoint.method).count();
-        // Groups cost more than a match, and most endpoints have none.
-        let groups = if route.regex.captures_len() > 1 { Some(route.regex.captures(&path)?) } else { None };
-        let group = |number: usize| match &groups {
-            Some(groups) => groups.get(number).map(|group| group.as_str()),
-            None => (number == 0).then_some(&*path),
+        let others = takers.filter(|(index, _)| self.routes[*index].endpoint.method == route.endpoint.method).count();
+        let text = |&(start, end): &(usize, usize)| path.get(start..end).unwrap_or_default();
+        let group = |number: usize| match number {
+            0 => Some(&*path),
+            number => groups.get(number - 1).map(text),
         };
-        let captures =
-            (1..route.regex.captures_len()).map(|number| group(number).unwrap_or_default().to_owned()).collect();
+        let captures = groups.iter().map(|place| text(place).to_owned()).collect();
         let (sent, query) = match &route.rewrite {
             Some(rewrite) => rewrite.apply(group)?,
             None => (path.clone().into_owned(), None),
@@ -103,6 +106,26 @@ impl ApiTable {
             captures,
             others,
         })
+    }
+
+    /// The places of the regex's groups if it matches; one that took no part is empty.
+    fn groups(&self, index: usize, path: &str) -> Option<Vec<(usize, usize)>> {
+        let mut groups = Vec::new();
+        match &self.patterns[index] {
+            Some(pattern) if path.is_ascii() => pattern.matches(path, &mut groups).then_some(groups),
+            _ => {
+                let regex = &self.routes[index].regex;
+                // Groups cost more than a match, and most endpoints have none.
+                if regex.captures_len() == 1 {
+                    return regex.is_match(path).then_some(groups);
+                }
+                let captures = regex.captures(path)?;
+                let place =
+                    |group: Option<regex::Match<'_>>| group.map_or((0, 0), |group| (group.start(), group.end()));
+                groups.extend(captures.iter().skip(1).map(place));
+                Some(groups)
+            }
+        }
     }
 
     /// Counts a request that no endpoint takes; called by shard number `shard` alone.

@@ -1,5 +1,6 @@
 //! What people see: the real binary and a real browser.
 
+mod buying;
 mod chromium;
 mod process;
 mod shop;

@@ -10,15 +10,20 @@ use serde_json::json;
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, Response};
-use crate::support::{DEADLINE, wait_for};
+use crate::support::kafka::KAFKA_DEADLINE;
+use crate::support::{wait_for, wait_up_to};
 
 /// What stands before the shop's address in the start-up text.
 const ADDRESS: &str = "Open http://localhost:";
 
-/// The shop, by its address.
+/// What a gateway needs to know to bring a mail to its buyer alone.
+pub(super) const EXTRACTORS: (&str, &str) = ("EXTRACTORS", include_str!("../../../examples/tickets/extractors.json"));
+
+/// The shop: its website, and the gateway that takes its calls.
 #[derive(Clone, Copy)]
 pub(super) struct Shop {
     address: SocketAddr,
+    gateway: SocketAddr,
 }
 
 impl Shop {
@@ -28,19 +33,23 @@ impl Shop {
     }
 
     /// Buys a seat, as another viewer's page would.
-    pub(super) fn buy(self, seat: &str, buyer: &str) -> Response {
-        Request::new("POST", &format!("/api/seats/{seat}/buy")).json(&json!({ "buyer": buyer })).send_to(self.address)
+    pub(super) fn buy(self, seat: &str, name: &str) -> Response {
+        let body = json!({ "buyer": format!("id-of-{name}"), "name": name });
+        Request::new("POST", &format!("/tickets/seats/{seat}/buy")).json(&body).send_to(self.gateway)
     }
 
-    /// Buys a seat and fails the test unless it was free.
-    pub(super) fn sell(self, seat: &str, buyer: &str) {
-        let response = self.buy(seat, buyer);
+    /// Buys a seat and fails the test unless it was free. A gateway that has just been started may not know the shop yet.
+    pub(super) fn sell(self, seat: &str, name: &str) {
+        let response = wait_for("the gateway to know the shop", || {
+            let response = self.buy(seat, name);
+            (response.status != 404).then_some(response)
+        });
         assert_eq!(response.status, 200, "{seat} is free: {response:?}");
     }
 
-    /// Who has the seat.
+    /// Who has the seat, as the gateway's other route to the shop tells.
     pub(super) fn owner(self, seat: &str) -> Option<String> {
-        let hall = Request::get("/api/hall").send_to(self.address).json();
+        let hall = Request::get("/tickets/hall").send_to(self.gateway).json();
         let sold = hall["sold"].as_array().expect("a list of sold seats").clone();
         sold.into_iter().find(|sale| sale["seat"] == seat).and_then(|sale| sale["buyer"].as_str().map(str::to_owned))
     }
@@ -48,16 +57,24 @@ impl Shop {
 
 /// `tidegate demo`: gateway and shop in one process.
 pub(super) struct Demo {
-    _gateway: Gateway,
+    pub(super) gateway: Gateway,
     pub(super) shop: Shop,
 }
 
 impl Demo {
     /// Starts it on free ports with this many simulated buyers.
     pub(super) fn start(buyers: u16) -> Self {
-        let gateway = Gateway::with_arguments(&["demo", "--port", "0", "--buyers", &buyers.to_string()], &[]);
-        let address = wait_for("the demo to say which address to open", || gateway.log().lines().find_map(address));
-        Self { _gateway: gateway, shop: Shop { address } }
+        Self::with(buyers, &[])
+    }
+
+    /// The same with these settings of the gateway.
+    pub(super) fn with(buyers: u16, settings: &[(&str, &str)]) -> Self {
+        let gateway = Gateway::with_arguments(&["demo", "--port", "0", "--buyers", &buyers.to_string()], settings);
+        let address = wait_up_to(KAFKA_DEADLINE, "the demo to say which address to open", || {
+            gateway.log().lines().find_map(address)
+        });
+        let shop = Shop { address, gateway: gateway.inbound() };
+        Self { gateway, shop }
     }
 }
 
@@ -69,12 +86,13 @@ pub(super) struct ShopProcess {
 
 impl ShopProcess {
     /// Starts a shop that publishes to this gateway and has its pages connect to it. `TIDEGATE_BIN` names another build.
-    pub(super) fn beside(gateway: &Gateway) -> Self {
+    pub(super) fn beside(gateway: &Gateway, settings: &[(&str, &str)]) -> Self {
         let binary = env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
         let mut child = Command::new(binary)
             .args(["demo", "--shop-only", "--port", "0", "--buyers", "0"])
             .args(["--gateway-internal", &format!("http://127.0.0.1:{}", gateway.internal().port())])
             .args(["--gateway-inbound", &format!("http://127.0.0.1:{}", gateway.inbound().port())])
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -89,8 +107,8 @@ impl ShopProcess {
                 }
             }
         });
-        match addresses.recv_timeout(DEADLINE) {
-            Ok(address) => Self { child, shop: Shop { address } },
+        match addresses.recv_timeout(KAFKA_DEADLINE) {
+            Ok(address) => Self { child, shop: Shop { address, gateway: gateway.inbound() } },
             Err(error) => {
                 let _ = child.kill();
                 panic!("the shop named no address ({error}): {:?}", child.wait());
@@ -111,7 +129,7 @@ pub(super) fn restart(mut gateway: Gateway, meanwhile: impl FnOnce()) -> Gateway
     let ports = [gateway.inbound(), gateway.internal()].map(|address| address.port().to_string());
     gateway.kill();
     meanwhile();
-    Gateway::with(&[("INBOUND_PORT", &ports[0]), ("API_HTTP_PORT", &ports[1])])
+    Gateway::with(&[("INBOUND_PORT", &ports[0]), ("API_HTTP_PORT", &ports[1]), EXTRACTORS])
 }
 
 fn address(line: &str) -> Option<SocketAddr> {

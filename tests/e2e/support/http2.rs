@@ -83,6 +83,16 @@ impl Http2Connection {
         })
     }
 
+    /// A call whose answer has begun, and is not read.
+    pub(crate) fn begin(&self, target: &str) -> RecvStream {
+        let request = Request::builder().uri(format!("http://localhost{target}")).body(()).expect("a valid request");
+        self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await.expect("the connection is open");
+            let (response, _) = sender.send_request(request, true).expect("the request can be sent");
+            timeout(DEADLINE, response).await.expect("in time").expect("an answer comes").into_body()
+        })
+    }
+
     /// One call without body that may break.
     pub(crate) fn try_call(&self, method: &str, target: &str) -> Result<Bytes, h2::Error> {
         let request = Request::builder().method(method).uri(format!("http://localhost{target}")).body(());

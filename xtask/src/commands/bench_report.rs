@@ -10,7 +10,7 @@ use xtask::repository::{self, cargo};
 
 /// Measures every figure of docs/benchmarks.md with real processes, prints them, and writes them there.
 ///
-/// Builds everything in release mode, then runs `tidegate-figures` (crate bench) for about ten minutes. The document is
+/// Builds everything in release mode, then runs `tidegate-figures` (crate bench) for about twenty minutes. The document is
 /// rewritten by a whole run only, not with --quick or --only. Measure on a machine that does nothing else, with two cores
 /// at least.
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Also write the report to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure this figure alone; may be repeated.
+    /// Measure this figure alone, or those of one section (`events`, `requests`); may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Finding, Report};
+use super::{Finding, Report, Section};
 
 /// The table stands below this line.
 pub const BEGIN: &str = "<!-- figures: begin (written by cargo xtask bench-report) -->";
@@ -42,18 +42,29 @@ pub fn markdown(report: &Report) -> String {
     if report.quick {
         text.push_str("Short runs: these numbers show that everything works, not how fast it is.\n");
     }
-    text.push_str(
-        "\n| Name | What | Must reach | Measured: median (lowest to highest round) | |\n|---|---|---|---|---|\n",
+    for section in Section::ALL {
+        let rows: Vec<&Finding> = report.findings.iter().filter(|row| row.section == section).collect();
+        if !rows.is_empty() {
+            append_section(section, &rows, &mut text);
+        }
+    }
+    text
+}
+
+fn append_section(section: Section, rows: &[&Finding], text: &mut String) {
+    let _ = write!(
+        text,
+        "\n### {}\n\n| Name | What | Must reach | Measured: median (lowest to highest round) | |\n|---|---|---|---|---|\n",
+        section.heading()
     );
-    for row in &report.findings {
+    for row in rows {
         let cells = [row.name.clone(), cell(&row.what), row.must_reach(), row.measured(), row.verdict().to_owned()];
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text.push_str("\nThe numbers behind them, round by round:\n\n");
-    for row in &report.findings {
+    for row in rows {
         let _ = writeln!(text, "- `{}`: {}", row.name, lines(row));
     }
-    text
 }
 
 fn lines(row: &Finding) -> String {
@@ -97,6 +108,16 @@ pub(super) mod tests {
         assert!(text.contains("| drop | messages \\| dropped | ≥ 0.70 | 0.75 | reached |"), "{text}");
         assert!(!text.contains("old"));
         assert_eq!(insert(&text, &report(Vec::new())).unwrap().matches(BEGIN).count(), 1);
+    }
+
+    #[test]
+    fn each_section_has_a_table_of_its_own_and_an_empty_one_has_none() {
+        let row = Finding::new("proxy", "calls", Bound::AtLeast(0.6), Unit::Ratio);
+        let requests = Finding { section: Section::Requests, ..row.clone() };
+        let text = markdown(&report(vec![requests.clone(), row]));
+        let (events, rest) = text.split_once("### Requests").unwrap();
+        assert!(events.contains("### Events") && events.contains("| proxy |") && rest.contains("| proxy |"));
+        assert!(!markdown(&report(vec![requests])).contains("### Events"));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Machine {
 pub struct Finding {
     /// Short name.
     pub name: String,
+    /// The part of the document that it stands in.
+    pub section: Section,
     /// What the number says.
     pub what: String,
     /// What it must reach; `None` for a row that could not be measured.
@@ -59,6 +61,37 @@ pub struct Finding {
     pub details: Vec<String>,
     /// What makes the row worthless: events missing, or why it could not be measured.
     pub problems: Vec<String>,
+}
+
+/// A part of the document with a table of its own.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Section {
+    /// Events on their way to clients.
+    #[default]
+    Events,
+    /// Requests and their answers.
+    Requests,
+}
+
+impl Section {
+    /// All of them, in the order of the document.
+    pub const ALL: [Self; 2] = [Self::Events, Self::Requests];
+
+    /// Its name, also on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Requests => "requests",
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Events => "Events",
+            Self::Requests => "Requests",
+        }
+    }
 }
 
 /// What a row must reach.
@@ -81,6 +114,8 @@ pub enum Unit {
     Kibibytes,
     /// Nanoseconds.
     Nanoseconds,
+    /// Microseconds.
+    Microseconds,
 }
 
 impl Unit {
@@ -90,6 +125,7 @@ impl Unit {
             Self::Percent => format!("{value:.1} %"),
             Self::Kibibytes => format!("{value:.2} KiB"),
             Self::Nanoseconds => format!("{value:.0} ns"),
+            Self::Microseconds => format!("{value:.0} µs"),
         }
     }
 }
@@ -98,16 +134,23 @@ impl Finding {
     /// A row without numbers yet.
     #[must_use]
     pub fn new(name: &str, what: &str, bound: Bound, unit: Unit) -> Self {
-        let (values, details, problems) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name: name.to_owned(), what: what.to_owned(), bound: Some(bound), unit, values, details, problems }
+        Self {
+            name: name.to_owned(),
+            section: Section::default(),
+            what: what.to_owned(),
+            bound: Some(bound),
+            unit,
+            values: Vec::new(),
+            details: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// A row that could not be measured.
     #[must_use]
     pub fn failed(name: &str, reason: String) -> Self {
-        let (values, details, problems) = (Vec::new(), Vec::new(), vec![reason]);
-        let what = format!("{name} (not measured)");
-        Self { name: name.to_owned(), what, bound: None, unit: Unit::Ratio, values, details, problems }
+        let row = Self::new(name, &format!("{name} (not measured)"), Bound::AtLeast(0.0), Unit::Ratio);
+        Self { bound: None, problems: vec![reason], ..row }
     }
 
     /// The middle one of the rounds, the mean of the two in the middle for an even number of them.

@@ -20,6 +20,13 @@ const RUNS: [&str; 8] = [
     "slow-clients --connections 20 --slow 2 --rate 100 --duration 2",
 ];
 
+/// Arguments of `tidegate-load proxy`, one line per run, besides the address.
+const CALLS: [&str; 3] = [
+    "--connections 20 --duration 2",
+    "--connections 20 --duration 2 --method POST --request-bytes 5000 --rate 500",
+    "--connections 5 --total 500 --method HEAD",
+];
+
 /// Settings of the gateway: ports of its own, the local hub, and what the scenarios' help texts ask for.
 const SETTINGS: [(&str, &str); 6] = [
     ("INBOUND_HOST", "127.0.0.1"),
@@ -64,7 +71,43 @@ fn run_all(binaries: &Path) -> Result<Outcome, String> {
         }
         gateway.stop().map_err(|reason| format!("the gateway {reason}"))?;
     }
+    calls(binaries)
+}
+
+/// Calls through the gateway to the load generator's backend.
+fn calls(binaries: &Path) -> Result<Outcome, String> {
+    let load = binaries.join("tidegate-load");
+    let backend = Process::start(Command::new(&load).args(["backend", "--listen", "127.0.0.1:0"]))
+        .map_err(|reason| format!("the backend {reason}"))?;
+    let port = backend
+        .wait_for_line(|line| line.strip_prefix("clients http://127.0.0.1:")?.parse::<u16>().ok())
+        .map_err(|reason| format!("the backend {reason}"))?;
+    let mut command = Command::new(binaries.join("tidegate"));
+    command.env_remove("KAFKA_BROKERS").envs(SETTINGS).env("PROXY_CONFIG_FILE", definition(port));
+    let gateway = Process::start(&mut command).map_err(|reason| format!("the gateway {reason}"))?;
+    let url = gateway.wait_for_line(url_in).map_err(|reason| format!("the gateway {reason}"))?;
+    for run in CALLS {
+        let mut command = Command::new(&load);
+        command.args(["proxy", "--quiet", "--url", &format!("{url}/load")]).args(run.split(' '));
+        let outcome = steps::command(command.current_dir(repository::root()));
+        if outcome != Outcome::Passed {
+            return Ok(outcome);
+        }
+    }
+    gateway.stop().map_err(|reason| format!("the gateway {reason}"))?;
     Ok(Outcome::Passed)
+}
+
+/// An API whose endpoints send `/load` to the backend on this port.
+fn definition(port: u16) -> String {
+    let endpoint =
+        |method: &str| serde_json::json!({"id": method, "method": method, "path_regex": "/load", "target": "http"});
+    serde_json::json!([{
+        "id": "smoke", "name": "smoke", "auth_type": "none",
+        "version_data": {"default": {"endpoints": [endpoint("GET"), endpoint("POST")]}},
+        "proxy": {"use_env": false, "target_url": "http://127.0.0.1", "port": port},
+    }])
+    .to_string()
 }
 
 /// The inbound address in the line with which the gateway says that it serves, as a URL on loopback.
@@ -86,6 +129,12 @@ mod tests {
         let line = "tidegate ready inbound=127.0.0.1:40123 internal=127.0.0.1:40124";
         assert_eq!(url_in(line).as_deref(), Some("http://127.0.0.1:40123"));
         assert_eq!(url_in("tidegate 0.1.0 inbound=127.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn the_definition_names_the_backends_port() {
+        let definition: Value = serde_json::from_str(&definition(9_001)).unwrap();
+        assert_eq!(definition[0]["proxy"]["port"], 9_001);
     }
 
     #[test]

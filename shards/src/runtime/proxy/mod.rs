@@ -41,8 +41,6 @@ pub(super) struct Proxy {
     pub(super) apis: RefCell<Arc<ApiTable>>,
     /// Requests that wait for a correlated answer.
     pub(super) pending: Rc<RefCell<Pending<oneshot::Sender<CorrelatedAnswer>>>>,
-    /// When the next line about an ambiguous request may be logged.
-    next_ambiguity_log_ms: Cell<u64>,
     /// Answers for callers that come back for them.
     pub(super) stored: RefCell<Stored<oneshot::Sender<Kept>>>,
     /// Connections to HTTP backends.
@@ -51,6 +49,8 @@ pub(super) struct Proxy {
     pub(super) deadlines: Deadlines,
     /// Resolves their names.
     pub(super) resolver: Resolver,
+    /// When the next line about an ambiguous request may be logged.
+    next_ambiguity_log_ms: Cell<u64>,
 }
 
 impl Proxy {

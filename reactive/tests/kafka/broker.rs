@@ -1,0 +1,54 @@
+//! A broker that is killed with thousands of calls in flight: each ends, none twice, and nothing is left.
+
+use std::time::Duration;
+
+use tidegate_reactive::{ClientSettings, Failure, Headers, ReactiveClient, Request, Service};
+
+use crate::stage::{SOON, Stage, eventually, on_tokio};
+
+#[test]
+fn a_broker_killed_with_thousands_of_calls_in_flight_leaves_none_hanging_and_answers_none_twice() {
+    let Some(mut stage) = Stage::set_alone("a killed broker") else { return };
+    on_tokio(async {
+        let server = stage.server(Service::sync("echo", |request: Request<String>| request.payload)).await;
+        let settings = ClientSettings { max_in_flight: 20_000, ..stage.client_settings() };
+        let client = ReactiveClient::connect(settings).await.unwrap();
+        let to = stage.to("echo");
+        let calls: Vec<_> = (0..10_000_u32)
+            .map(|number| {
+                let (client, to) = (client.clone(), to.clone());
+                tokio::spawn(async move {
+                    let text = number.to_string();
+                    let outcome =
+                        client.request::<String>(&to, text.as_str(), Headers::new(), Duration::from_secs(15)).await;
+                    match outcome {
+                        Ok(answer) => {
+                            assert_eq!(answer.payload, text);
+                            true
+                        }
+                        Err(Failure::TimedOut | Failure::Disconnected(_)) => false,
+                        Err(other) => panic!("{other}"),
+                    }
+                })
+            })
+            .collect();
+        eventually("some are answered", || client.statistics().answered > 100);
+        stage.kafka().kill().unwrap();
+        let pending = client.pending();
+        stage.kafka().restart().unwrap();
+        let mut answered = 0;
+        for call in calls {
+            answered += u64::from(call.await.unwrap());
+        }
+        let statistics = client.statistics();
+        assert_eq!((statistics.pending, statistics.answered), (0, answered), "{pending} were in flight at the kill");
+        // The same client and server go on.
+        eventually("a call is answered again", || {
+            let (client, to) = (client.clone(), to.clone());
+            let call = async move { client.request::<String>(&to, "after", Headers::new(), SOON).await };
+            tokio::task::block_in_place(|| crate::stage::block_on(call)).is_ok()
+        });
+        client.shutdown(SOON).await;
+        assert_eq!(server.shutdown(SOON).await, 0);
+    });
+}
