@@ -20,11 +20,17 @@ fn a_broker_killed_among_2000_requests_leaves_none_hanging_and_answers_none_twic
         (Producer::new(broker.brokers()), topic_name("requests"), topic_name("responses"));
     producer.create_topic(&topic, 1);
     producer.create_topic(&responses, 1);
+    let unread = topic_name("unread");
+    producer.create_topic(&unread, 1);
     let config = definitions(&[
         with(endpoint("ask", "/ask", &topic), "response_from", "kafka"),
-        with(endpoint("unanswered", "/unanswered", &responses), "response_from", "kafka"),
+        with(endpoint("unanswered", "/unanswered", &unread), "response_from", "kafka"),
     ]);
-    let settings = [("PROXY_CONFIG_FILE", config.as_str()), ("PROXY_KAFKA_RESPONSE_TOPICS", &responses)];
+    let settings = [
+        ("PROXY_CONFIG_FILE", config.as_str()),
+        ("PROXY_KAFKA_RESPONSE_TOPICS", &responses),
+        ("HEADER_TIMEOUT_MS", "120000"),
+    ];
     let gateway = gateway_on(broker.brokers(), &topic_name("events"), &settings);
     let _service = Echo::start(broker.brokers(), &topic, 1, Some(&responses));
     wait_until_answered(&gateway);

@@ -37,14 +37,17 @@ pub(super) struct Waiting {
     answer: oneshot::Receiver<CorrelatedAnswer>,
 }
 
+/// As many requests wait as may (`PROXY_MAX_PENDING`).
+pub(super) struct Crowded;
+
 impl Waiting {
     /// Takes a slot until `deadline_ms`.
     ///
     /// # Errors
-    /// The 503 for when too many requests wait already.
-    pub(super) fn register(world: &SharedWorld, deadline_ms: u64) -> Result<Self, Answer> {
+    /// Too many requests wait already.
+    pub(super) fn register(world: &SharedWorld, deadline_ms: u64) -> Result<Self, Crowded> {
         let (sender, answer) = oneshot::channel();
-        let id = world.proxy.pending.borrow_mut().insert(sender, deadline_ms).map_err(|_| busy())?;
+        let id = world.proxy.pending.borrow_mut().insert(sender, deadline_ms).map_err(|_| Crowded)?;
         Ok(Self { world: Rc::clone(world), id, answer })
     }
 
@@ -125,10 +128,7 @@ pub(super) async fn over_http(world: &SharedWorld, caller: &Caller, call: &Call<
     // Until the backend has said that the answer comes later, that call's own deadlines count.
     let life_ms = if asked.detached { settings.stored_ms } else { timeout_ms };
     let deadline_ms = clock::now_ms() + settings.connect_timeout_ms + settings.first_byte_timeout_ms + life_ms;
-    let mut waiting = match Waiting::register(world, deadline_ms) {
-        Ok(waiting) => waiting,
-        Err(refusal) => return refusal,
-    };
+    let Ok(mut waiting) = Waiting::register(world, deadline_ms) else { return busy() };
     let correlation = waiting.text();
     if let Forwarded::Answer(answer) = forward_correlated(world, caller, call, body, &correlation).await {
         return answer;

@@ -45,7 +45,6 @@ pub(super) async fn request(world: &SharedWorld, caller: &Caller, call: &Call<'_
     if caller.handoff.is_some() {
         caller.progress.enter(Phase::Waiting);
     }
-    let asked = Asked::read(world, &call.parts.headers);
     let key = match stored::idempotency_key(world, &call.parts.headers) {
         Ok(key) => key,
         Err(Unusable) => return text(StatusCode::BAD_REQUEST, "idempotency-key must be 1 to 255 visible characters."),
@@ -56,17 +55,18 @@ pub(super) async fn request(world: &SharedWorld, caller: &Caller, call: &Call<'_
         return refusal;
     }
     let awaited = response_from != ResponseFrom::Http;
+    let mut asked = Asked::read(world, &call.parts.headers);
+    // Nobody comes back for an acknowledgement.
+    asked.detached &= awaited;
     let timeout_ms = timeout_ms(world, response_from);
-    if key.is_some() || (asked.detached && awaited) {
+    if key.is_some() || asked.detached {
         return stored::exchange(world, call, &body, key, asked, timeout_ms, |waiting| {
             produced.exchange(awaited.then_some(waiting), world.settings.proxy.stored_ms)
         })
         .await;
     }
-    let waiting = match awaited.then(|| Waiting::register(world, clock::now_ms() + timeout_ms)).transpose() {
-        Ok(waiting) => waiting,
-        Err(refusal) => return refusal,
-    };
+    let waiting = awaited.then(|| Waiting::register(world, clock::now_ms() + timeout_ms)).transpose();
+    let Ok(waiting) = waiting else { return busy() };
     match produced.exchange(waiting, timeout_ms) {
         Ok(exchange) => exchange.run().await.into_answer(),
         Err(reason) => text(StatusCode::BAD_REQUEST, reason.to_string()),

@@ -133,10 +133,8 @@ pub(super) async fn exchange(
     let claim = key.map(|key| (key_digest(call, key), looks(call, body)));
     let mut stale = None;
     for _attempt in 0..2 {
-        let waiting = match Waiting::register(world, clock::now_ms() + world.settings.proxy.stored_ms) {
-            Ok(waiting) => waiting,
-            Err(refusal) => return refusal,
-        };
+        let waiting = Waiting::register(world, clock::now_ms() + world.settings.proxy.stored_ms);
+        let Ok(waiting) = waiting else { return busy() };
         let id = waiting.id();
         // First the message, so that a body that can't be sent claims nothing.
         let exchange = match make(waiting) {
