@@ -165,7 +165,7 @@ fn a_slow_handler_holds_up_no_other_whether_it_blocks_or_waits() {
         for _ in 0..20 {
             client.request::<String>(&stage.to("echo"), "x", Headers::new(), SOON).await.unwrap();
         }
-        assert_eq!(server.statistics().held, 4);
+        eventually("the quick ones are done, the slow ones are not", || server.statistics().held == 4);
         drop(release);
         client.shutdown(Duration::ZERO).await;
         server.shutdown(Duration::from_millis(200)).await;
