@@ -104,19 +104,21 @@ impl Progress {
     /// What there is to commit, as partition and next offset; noted as committed. Hand back with
     /// [`uncommit`](Self::uncommit) what could not be.
     pub fn take_commits(&mut self) -> Vec<(i32, i64)> {
-        self.take_commits_of(|_| true)
-    }
-
-    /// The same for some partitions.
-    pub fn take_commits_of(&mut self, wanted: impl Fn(i32) -> bool) -> Vec<(i32, i64)> {
         let mut commits = Vec::new();
-        for (number, partition) in self.partitions.iter_mut().filter(|(number, _)| wanted(**number)) {
+        for (number, partition) in &mut self.partitions {
             if let Some(next) = partition.next.filter(|next| partition.committed != Some(*next)) {
                 partition.committed = Some(next);
                 commits.push((*number, next));
             }
         }
         commits
+    }
+
+    /// Where some partitions stand, also what was committed before: an earlier commit may yet turn out to have failed.
+    #[must_use]
+    pub fn positions(&self, wanted: impl Fn(i32) -> bool) -> Vec<(i32, i64)> {
+        let wanted = self.partitions.iter().filter(|(number, _)| wanted(**number));
+        wanted.filter_map(|(number, partition)| Some((*number, partition.next?))).collect()
     }
 
     /// A commit failed: it is due again.
@@ -192,6 +194,7 @@ mod tests {
         let token = progress.start(0, 0);
         progress.settle(token);
         let commits = progress.take_commits();
+        assert_eq!((progress.take_commits(), progress.positions(|_| true)), (vec![], commits.clone()));
         progress.uncommit(&commits);
         assert_eq!(progress.take_commits(), commits);
     }

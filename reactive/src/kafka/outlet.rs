@@ -110,3 +110,37 @@ impl HeaderList {
         self.0.unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::bindings::rd_kafka_test_fatal_error;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::RDKafkaRespErr;
+
+    use super::*;
+
+    #[test]
+    fn a_producer_that_failed_for_good_is_replaced() {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", "127.0.0.1:1").set("enable.idempotence", "true");
+        let outlet = Outlet::new(config, || DefaultProducerContext).unwrap();
+        let first = outlet.producer();
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        // SAFETY: the client is live and the text ends with a zero.
+        unsafe { rd_kafka_test_fatal_error(first.client().native_ptr(), error, c"a test".as_ptr()) };
+        assert!(first.client().fatal_error().is_some());
+        outlet.serve(Duration::ZERO);
+        assert!(outlet.producer().client().fatal_error().is_none());
+        let parcel = Parcel { topic: "t", partition: None, key: None, headers: OwnedHeaders::new(), value: b"x" };
+        assert!(outlet.send(parcel, ()).is_ok());
+    }
+
+    #[test]
+    fn a_setting_that_librdkafka_does_not_know_is_an_error_that_names_it() {
+        let mut config = ClientConfig::new();
+        config.set("no.such.setting", "1");
+        let error = Outlet::new(config, || DefaultProducerContext).unwrap_err();
+        assert!(error.to_string().contains("no.such.setting"), "{error}");
+        assert_eq!(error.kind(), crate::error::Kind::Settings);
+    }
+}

@@ -36,8 +36,10 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 const BATCH_MESSAGES: usize = 256;
 /// Threads that run async handlers, unless the machine has fewer cores.
 const MAX_ASYNC_THREADS: usize = 8;
-/// Attempts to commit before handling (at most once).
-const COMMIT_ATTEMPTS: u32 = 3;
+/// Attempts at a commit that has to be.
+const COMMIT_ATTEMPTS: u32 = 5;
+/// Between two of them.
+const COMMIT_PAUSE: Duration = Duration::from_millis(50);
 
 type Reader = BaseConsumer<Group>;
 type Ready = oneshot::Sender<Result<Arc<Shared>, Error>>;
@@ -288,9 +290,21 @@ fn drain(shared: &Shared, reader: &Reader) {
         shared.wait_for_room(BUSY_WAIT, |progress| progress.held() == 0);
     }
     if shared.settings.delivery == Delivery::AtLeastOnce {
-        let commits = shared.progress().take_commits();
-        commit(shared, reader, &commits, CommitMode::Sync);
+        commit_for_good(shared, reader, |_| true);
     }
+}
+
+/// Commits where partitions stand before they are let go. What was committed without waiting may still fail, and nobody
+/// would be here to repeat it.
+fn commit_for_good(shared: &Shared, reader: &Reader, wanted: impl Fn(i32) -> bool) {
+    let positions = shared.progress().positions(wanted);
+    for _ in 0..COMMIT_ATTEMPTS {
+        if reader.assignment_lost() || commit(shared, reader, &positions, CommitMode::Sync) {
+            return;
+        }
+        thread::sleep(COMMIT_PAUSE);
+    }
+    tracing::warn!(target: "tidegate::reactive", ?positions, "not committed: these requests will be handled again");
 }
 
 /// The server's side of its consumer group.
@@ -321,9 +335,8 @@ impl ConsumerContext for Group {
             shared.async_pool.tend();
             shared.wait_for_room(BUSY_WAIT, |progress| progress.held_of(&partitions) == 0);
         }
-        if shared.settings.delivery == Delivery::AtLeastOnce && !reader.assignment_lost() {
-            let commits = shared.progress().take_commits_of(|partition| partitions.contains(&partition));
-            commit(&shared, reader, &commits, CommitMode::Sync);
+        if shared.settings.delivery == Delivery::AtLeastOnce {
+            commit_for_good(&shared, reader, |partition| partitions.contains(&partition));
         }
         if !shared.stop.load(Ordering::Acquire) {
             let mut progress = shared.progress();
