@@ -35,10 +35,13 @@ fn turn<'a>(paths: &'a [String], next: &mut usize) -> &'a str {
     &paths[*next]
 }
 
+/// What it is called, the regex of a definition, and a path.
+type Shape = (&'static str, fn(usize) -> String, fn(usize) -> String);
+
 fn finds(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route among 1,000 definitions");
     let paths = |path: fn(usize) -> String| (0..PATHS).map(path).collect::<Vec<_>>();
-    let shapes: [(&str, fn(usize) -> String, fn(usize) -> String); 5] = [
+    let shapes: [Shape; 5] = [
         (
             "literal",
             |n| format!("/api/service-{n}/items"),

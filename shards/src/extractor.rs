@@ -86,40 +86,50 @@ impl TypeExtractors {
 
 fn parse_type(type_name: &str, raw: &RawValue, errors: &mut Vec<String>) -> TypeExtractors {
     let mut fields: BTreeMap<String, FieldExtractor> = BTreeMap::new();
+    // Of all fields, those that are wrong otherwise too: one round of mending is to be enough.
+    let mut indices: Vec<(u32, String)> = Vec::new();
     let place = format!("extractors: event type {type_name:?}");
     match Members::parse(raw.get()) {
         Err(_) => errors.push(format!("{place}: must be an object of fields, is {}", kind_name(raw))),
         Ok(members) => {
             for (name, definition) in members.0 {
                 let place = format!("{place}, field {name:?}");
-                let Some(field) = parse_field(&name, definition, &place, errors) else { continue };
+                let (index, field) = parse_field(&name, definition, &place, errors);
+                indices.extend(index.map(|index| (index, name.clone())));
+                let Some(field) = field else { continue };
                 if fields.insert(name, field).is_some() {
                     errors.push(format!("{place}: listed twice"));
                 }
             }
         }
     }
-    let mut fields: Box<[FieldExtractor]> = fields.into_values().collect();
-    fields.sort_by_key(|field| field.stable_field_index);
-    for pair in fields.windows(2) {
-        if pair[0].stable_field_index == pair[1].stable_field_index {
+    indices.sort();
+    for pair in indices.windows(2) {
+        let [(index, first), (other, second)] = pair else { continue };
+        if index == other && first != second {
             errors.push(format!(
-                "{place}, fields {:?} and {:?}: both have stable_field_index {}; it must be unique in the event type",
-                pair[0].name, pair[1].name, pair[0].stable_field_index
+                "{place}, fields {first:?} and {second:?}: both have stable_field_index {index}; it must be unique in the event type"
             ));
         }
     }
+    let mut fields: Box<[FieldExtractor]> = fields.into_values().collect();
+    fields.sort_by_key(|field| field.stable_field_index);
     if fields.len() > usize::from(u16::MAX) {
         errors.push(format!("{place}: has {} fields; at most {} are possible", fields.len(), u16::MAX));
     }
     TypeExtractors { fields }
 }
 
-/// Reports everything wrong with one field; `None` if anything is.
-fn parse_field(name: &str, raw: &RawValue, place: &str, errors: &mut Vec<String>) -> Option<FieldExtractor> {
+/// Reports everything wrong with one field. Its index, and the field if nothing is wrong.
+fn parse_field(
+    name: &str,
+    raw: &RawValue,
+    place: &str,
+    errors: &mut Vec<String>,
+) -> (Option<u32>, Option<FieldExtractor>) {
     let Ok(members) = Members::parse(raw.get()) else {
         errors.push(format!("{place}: must be an object, is {}", kind_name(raw)));
-        return None;
+        return (None, None);
     };
     let errors_before = errors.len();
     let mut seen: Vec<&str> = Vec::new();
@@ -144,10 +154,11 @@ fn parse_field(name: &str, raw: &RawValue, place: &str, errors: &mut Vec<String>
     if members.first("event").is_none() && members.first("jwt").is_none() {
         errors.push(format!("{place}: has neither event.json_pointer nor jwt.json_pointer"));
     }
-    if errors.len() > errors_before {
-        return None;
-    }
-    Some(FieldExtractor { name: name.into(), stable_field_index: stable_field_index?, event_pointer, jwt_pointer })
+    let field = (errors.len() == errors_before)
+        .then_some(stable_field_index)
+        .flatten()
+        .map(|stable_field_index| FieldExtractor { name: name.into(), stable_field_index, event_pointer, jwt_pointer });
+    (stable_field_index, field)
 }
 
 /// Reads `{"json_pointer": "…"}` below `member`, `None` if it is absent or wrong.

@@ -124,9 +124,7 @@ fn an_http_2_client_that_stops_reading_lets_go_of_the_backend() {
     let gateway = backend.gateway(&SHORT);
     let connection = Http2Connection::open(&gateway);
     let unread = connection.begin("/to/x");
-    wait_for("the backend's connection to be ended", || {
-        (backend.accepted() == 1 && backend.open() == 0).then_some(())
-    });
+    wait_for("the backend's connection to be ended", || (backend.accepted() == 1 && backend.open() == 0).then_some(()));
     // The client's own window is full of what it hasn't read: an answer without body is all that it can take.
     assert_eq!(connection.call("HEAD", "/_rig/health", None, b"").status(), 200, "the connection goes on");
     drop(unread);
