@@ -11,7 +11,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Incoming};
 
 use super::body::{Body, EventBody};
 use super::http::{Handed, Handoff, Phase, Progress};
@@ -57,6 +57,9 @@ pub(super) async fn answer(
     }
     if matches!(response.body(), Body::Full(_)) {
         name_request(&parts.headers, response.headers_mut());
+        if parts.method == Method::HEAD {
+            leave_body_out(&mut response);
+        }
     }
     let headers = response.headers_mut();
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -65,6 +68,15 @@ pub(super) async fn answer(
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     Ok(response)
+}
+
+/// An answer to HEAD tells the length of what it leaves out (RFC 9110 section 9.3.2). hyper sends it nevertheless on HTTP/2.
+fn leave_body_out(answer: &mut Answer) {
+    let len = HttpBody::size_hint(answer.body()).lower();
+    if len > 0 {
+        answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+        *answer.body_mut() = Body::empty();
+    }
 }
 
 /// Adds the heads by which an answer is found again in logs and traces.
