@@ -31,6 +31,7 @@ mod proxy_http_faults;
 mod proxy_http_mixed;
 mod proxy_http_websocket;
 mod proxy_kafka;
+mod proxy_reactive;
 mod settings;
 mod subscriptions;
 mod tune;

@@ -84,6 +84,7 @@ fn an_answer_on_the_response_topic_goes_out_on_the_call_that_is_still_open() {
     let correlation = request.correlation().to_owned();
     assert_eq!(request.header("rig-correlation"), Some(correlation.as_str()));
     assert!(request.header("rig-deadline").expect("a deadline").parse::<u64>().is_ok());
+    assert_eq!(request.header("rig-service"), Some("ask"), "the id of the endpoint");
     let headers =
         [("Rig-Response-Code", "201"), ("Content-Type", "text/x"), ("X-Own", "1"), ("RIG-other", "1"), ("ce_id", "5")];
     scene.send(&answer(&correlation, &headers, "the answer"));

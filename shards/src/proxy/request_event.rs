@@ -32,6 +32,9 @@ pub const REPLY_PARTITION: &str = "rig-reply-partition";
 /// Header of a request: when its caller stops waiting, in milliseconds of Unix time.
 pub const DEADLINE: &str = "rig-deadline";
 
+/// Header of a request: the id of the endpoint it came through, by which a `ReactiveServer` finds the service.
+pub const SERVICE: &str = "rig-service";
+
 /// Port of a request whose `host` names none.
 const HTTP_PORT: u16 = 80;
 
@@ -77,6 +80,8 @@ pub struct Request<'a> {
 /// Who waits for the answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
+    /// `id` of the endpoint.
+    pub endpoint: &'a str,
     /// When it stops waiting, in milliseconds of Unix time.
     pub deadline_unix_ms: u64,
     /// Where this node reads answers, where it does.
@@ -105,6 +110,7 @@ pub fn message(
     }
     if let Some(expected) = expected {
         headers.push((CORRELATION.into(), correlation.to_owned().into()));
+        headers.push((SERVICE.into(), Bytes::copy_from_slice(expected.endpoint.as_bytes())));
         if let Some(address) = expected.reply_to {
             headers.push((REPLY_TOPIC.into(), Bytes::copy_from_slice(address.topic.as_bytes())));
             headers.push((REPLY_PARTITION.into(), address.partition.to_string().into()));

@@ -150,11 +150,16 @@ fn a_service_is_told_where_and_until_when_an_answer_is_awaited() {
         peer: None,
     };
     let address = ReplyAddress { topic: "replies".into(), partition: 3 };
-    let expected = Expected { deadline_unix_ms: 1_700_000_000_000, reply_to: Some(&address) };
+    let expected = Expected { endpoint: "buy", deadline_unix_ms: 1_700_000_000_000, reply_to: Some(&address) };
     let message = message(&target(), &request, "the-id", Some(expected), EVENT.as_bytes()).unwrap();
     let headers: Vec<_> = message.headers.iter().map(|(name, value)| (&**name, &value[..])).collect();
-    let expected: [(&str, &[u8]); 4] =
-        [(CORRELATION, b"the-id"), (REPLY_TOPIC, b"replies"), (REPLY_PARTITION, b"3"), (DEADLINE, b"1700000000000")];
+    let expected: [(&str, &[u8]); 5] = [
+        (CORRELATION, b"the-id"),
+        (SERVICE, b"buy"),
+        (REPLY_TOPIC, b"replies"),
+        (REPLY_PARTITION, b"3"),
+        (DEADLINE, b"1700000000000"),
+    ];
     assert_eq!(headers, expected);
     let event = value(&message);
     assert_eq!((event["rig"]["host"].as_str(), event["rig"]["port"].as_u64()), (Some(""), Some(80)));

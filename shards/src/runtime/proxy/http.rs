@@ -89,7 +89,7 @@ async fn exchange(
     let mut body = RequestBody::new(body, &upload);
     let mut fresh = upgrade;
     loop {
-        let (mut over, reused) = match obtain(world, &pool, fresh).await {
+        let (mut over, reused) = match obtain(world, &pool, fresh, upgrade).await {
             Ok(obtained) => obtained,
             Err(reason) => return unreachable(&pool, &reason),
         };
@@ -134,7 +134,12 @@ enum Over {
 }
 
 /// A connection, and whether it had been used before.
-async fn obtain(world: &SharedWorld, pool: &Pool, fresh: bool) -> Result<(Over, bool), std::sync::Arc<str>> {
+async fn obtain(
+    world: &SharedWorld,
+    pool: &Pool,
+    fresh: bool,
+    upgrade: bool,
+) -> Result<(Over, bool), std::sync::Arc<str>> {
     let stream = |sender| Over::Stream(sender, world.proxy.deadlines.at(u64::MAX));
     if !fresh {
         if let Some(line) = pool.take_idle() {
@@ -144,7 +149,7 @@ async fn obtain(world: &SharedWorld, pool: &Pool, fresh: bool) -> Result<(Over, 
             return Ok((stream(sender), true));
         }
     }
-    Ok(match connect(world, pool).await? {
+    Ok(match connect(world, pool, upgrade).await? {
         Connected::Line(line) => (Over::Line(line), false),
         Connected::Multiplexed(sender) => (stream(sender), false),
     })

@@ -89,6 +89,7 @@ impl Produced<'_> {
         let correlation = waiting.as_ref().map_or_else(|| unanswerable(world), Waiting::text);
         let reply_to = sink.reply_address();
         let expected = waiting.is_some().then(|| Expected {
+            endpoint: &call.endpoint.id,
             deadline_unix_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0) + timeout_ms,
             reply_to: reply_to.as_deref(),
         });

@@ -52,11 +52,11 @@ pub(super) async fn before<T>(deadline: &Deadline, future: impl Future<Output = 
     .await
 }
 
-/// Connects within the time for it.
+/// Connects within the time for it; `upgrade` asks for HTTP/1.1, which alone can change to another protocol here.
 ///
 /// # Errors
 /// Why the backend is out of reach.
-pub(super) async fn connect(world: &SharedWorld, pool: &Pool) -> Result<Connected, Arc<str>> {
+pub(super) async fn connect(world: &SharedWorld, pool: &Pool, upgrade: bool) -> Result<Connected, Arc<str>> {
     let until_ms = clock::now_ms() + world.settings.proxy.connect_timeout_ms;
     let deadline = world.proxy.deadlines.at(until_ms);
     let resolver = &world.proxy.resolver;
@@ -66,6 +66,7 @@ pub(super) async fn connect(world: &SharedWorld, pool: &Pool) -> Result<Connecte
         true => Some(before(&deadline, resolver.tls()).await.map_err(late)??),
         false => None,
     };
+    let tls = if upgrade { tls.map(|config| without_http2(&config)) } else { tls };
     let count = addresses.len();
     let mut failures = String::new();
     for attempt in 0..count {
@@ -77,7 +78,7 @@ pub(super) async fn connect(world: &SharedWorld, pool: &Pool) -> Result<Connecte
         let failure = match before(&deadline, wire(address, tls.as_ref(), pool)).await {
             Ok(Ok(wire)) => {
                 pool.preferred.set(index);
-                return speak(world, pool, wire, deadline).await.map_err(|error| error.to_string().into());
+                return speak(world, pool, wire, deadline, upgrade).await.map_err(|error| error.to_string().into());
             }
             Ok(Err(error)) => format!("{address}: {error}"),
             Err(Late) if tls.is_some() => format!("{address}: no connection with TLS in time (PROXY_CONNECT_TIMEOUT)"),
@@ -116,9 +117,22 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn speak(world: &SharedWorld, pool: &Pool, wire: Wire, deadline: Deadline) -> hyper::Result<Connected> {
+fn without_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+async fn speak(
+    world: &SharedWorld,
+    pool: &Pool,
+    wire: Wire,
+    deadline: Deadline,
+    upgrade: bool,
+) -> hyper::Result<Connected> {
     let buffer = Rc::clone(&world.read_buffer);
-    let multiplexed = wire.agreed_on_http2() || (pool.backend.http2 && !pool.backend.tls);
+    let prior_knowledge = pool.backend.http2 && !pool.backend.tls && !upgrade;
+    let multiplexed = wire.agreed_on_http2() || prior_knowledge;
     if !multiplexed {
         return Ok(Connected::Line(Line::new(wire, buffer, deadline).await?));
     }
