@@ -59,7 +59,7 @@ fn finds(criterion: &mut Criterion) {
         ),
         (
             "groups that leave a choice, for the regex engine",
-            |n| format!("/(.*)/service-{n}/(\\w+-?\\w*)"),
+            |n| format!("/tenants/(.*)/service-{n}/(\\w+-?\\w*)"),
             |n| format!("/tenants/{n:08x}/service-{}/items", n * 7_919 % DEFINITIONS),
         ),
         (
