@@ -12,7 +12,7 @@
 //!
 //! Subscriptions come in through [`subscription`] (and [`claims`]), connections are named by [`token`], time passes through
 //! the wheel of `tidegate_reactive` and [`rate`], long polling keeps its events in [`longpoll`]. [`node`] starts all shards. Events published over HTTP
-//! leave through [`publication`] and [`submit`]. Every other request is the API proxy's: [`proxy`] decides, `runtime` carries.
+//! leave through [`publication`] and [`submit`]. Connections to the TLS port have a session of [`tls`] between all that and the socket. Every other request is the API proxy's: [`proxy`] decides, `runtime` carries.
 //!
 //! Everything but `runtime` is a state machine without event loop: bytes and time are passed in.
 
@@ -45,6 +45,7 @@ pub mod shard;
 pub mod sse;
 pub mod submit;
 pub mod subscription;
+pub mod tls;
 pub mod token;
 pub mod trace;
 pub mod value;

@@ -66,6 +66,11 @@ pub enum Control {
         /// Resolves once they are in force.
         reply: oneshot::Sender<()>,
     },
+    /// Serve new TLS connections with these certificates; those that are open keep theirs.
+    SetTls {
+        /// The new configuration.
+        config: Arc<rustls::ServerConfig>,
+    },
     /// An answer to a request of the API proxy that waits on this shard.
     Answer {
         /// Names the request; already proven to be signed by this node and to mean this shard.

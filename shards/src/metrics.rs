@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::tls::HandshakeFailure;
+
 /// A counter or gauge with a single writer: no locked instruction, no cache line shared between writers.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -114,12 +116,29 @@ pub struct ShardMetrics {
     pub answers_late: Cell,
     /// Gauge: bytes of answers kept for callers that come back for them.
     pub stored_bytes: Cell,
+    /// Gauge: TLS handshakes in progress.
+    pub tls_handshaking: Cell,
+    /// Handshakes completed with TLS 1.2.
+    pub tls12_handshakes: Cell,
+    /// Handshakes completed with TLS 1.3.
+    pub tls13_handshakes: Cell,
+    /// Those of both that went on where an earlier connection had left.
+    pub tls_resumed: Cell,
+    /// Failed handshakes, by the numbers of [`HandshakeFailure`].
+    pub tls_failures: [Cell; HandshakeFailure::ALL.len()],
     /// Panics caught in a connection's code.
     pub panics: Cell,
     /// Events per mailbox drain.
     pub batch_events: Histogram<10>,
     /// Microseconds from the source to the end of the batch's sends.
     pub fan_out_us: Histogram<14>,
+}
+
+impl ShardMetrics {
+    /// Counts a handshake that failed.
+    pub(crate) fn tls_failed(&self, failure: HandshakeFailure) {
+        self.tls_failures[failure as usize].add(1);
+    }
 }
 
 impl Default for ShardMetrics {
@@ -147,6 +166,11 @@ impl Default for ShardMetrics {
             answers_delivered: cell(),
             answers_late: cell(),
             stored_bytes: cell(),
+            tls_handshaking: cell(),
+            tls12_handshakes: cell(),
+            tls13_handshakes: cell(),
+            tls_resumed: cell(),
+            tls_failures: std::array::from_fn(|_| cell()),
             panics: cell(),
             batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
             fan_out_us: Histogram::new([

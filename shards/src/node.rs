@@ -16,7 +16,7 @@ use crate::metrics::ShardMetrics;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
-use crate::runtime::{self, Resolver, ShardThread};
+use crate::runtime::{self, Listening, Resolver, ShardThread};
 use crate::settings::ShardSettings;
 use crate::submit::Sinks;
 
@@ -43,7 +43,7 @@ pub struct Node {
     clock: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     lanes: Arc<[ControlLane]>,
     metrics: Vec<Arc<ShardMetrics>>,
-    listening: Vec<SocketAddr>,
+    listening: Listening,
 }
 
 impl Node {
@@ -72,7 +72,10 @@ impl Node {
             clock: None,
             lanes: control_lanes.into(),
             metrics: layout.cores.iter().map(|_| Arc::default()).collect(),
-            listening: settings.listen.clone(),
+            listening: Listening {
+                plain: settings.listen.clone(),
+                tls: settings.tls.as_ref().map_or_else(Vec::new, |tls| tls.listen.clone()),
+            },
         };
         for (number, inbox) in inboxes.into_iter().enumerate() {
             let started = runtime::start(ShardThread {
@@ -94,7 +97,7 @@ impl Node {
             });
             match listening {
                 // Port 0 is resolved by the first shard; the others share its port.
-                Ok(addresses) => node.listening = addresses,
+                Ok(listening) => node.listening = listening,
                 Err(error) => {
                     node.shutdown();
                     return Err(error);
@@ -109,7 +112,13 @@ impl Node {
     /// Addresses the shards listen on (port 0 resolved).
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
-        &self.listening
+        &self.listening.plain
+    }
+
+    /// Addresses of the TLS port (port 0 resolved); none without certificates.
+    #[must_use]
+    pub fn listening_tls(&self) -> &[SocketAddr] {
+        &self.listening.tls
     }
 
     /// The counters of each shard.
@@ -139,6 +148,16 @@ impl Node {
             lane.send(Control::SetApis { table: Arc::clone(table), reply }).map(|()| done)
         };
         self.lanes.iter().map(set).collect()
+    }
+
+    /// Serves new TLS connections with this configuration from now on; open ones are left alone.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when a shard is far behind and keeps the old one.
+    pub fn set_tls(&self, config: &Arc<rustls::ServerConfig>) -> Result<(), ControlFull> {
+        let set = |lane: &ControlLane| lane.send(Control::SetTls { config: Arc::clone(config) });
+        // The others get it even if one is full.
+        self.lanes.iter().map(set).fold(Ok(()), Result::and)
     }
 
     /// Who brings correlated answers to the shards.

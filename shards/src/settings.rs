@@ -7,6 +7,7 @@ use tidegate_reactive::correlation::CorrelationKey;
 
 use crate::extractor::Extractors;
 use crate::proxy::table::ApiTable;
+use crate::tls::TlsSettings;
 use crate::token::TokenKey;
 
 /// Settings that every shard of a node shares; nothing in here changes after the start.
@@ -14,6 +15,8 @@ use crate::token::TokenKey;
 pub struct ShardSettings {
     /// Addresses of the inbound port; every shard binds each with `SO_REUSEPORT`.
     pub listen: Vec<SocketAddr>,
+    /// The inbound TLS port; `None` opens none.
+    pub tls: Option<TlsSettings>,
     /// Value of `access-control-allow-origin` on Tidegate's own answers (`CORS`).
     pub cors: Box<str>,
     /// Extractors in force (`EXTRACTORS`).
@@ -94,6 +97,7 @@ impl Default for ShardSettings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            tls: None,
             cors: "*".into(),
             extractors: Arc::default(),
             strict_constraints: false,

@@ -42,6 +42,8 @@ pub struct Forwarding<'a> {
     pub host: &'a HeaderValue,
     /// The client's address.
     pub peer: Option<IpAddr>,
+    /// The client came over TLS.
+    pub secure: bool,
     /// This node's address as backends see it.
     pub by: &'a str,
     /// The request has no body.
@@ -135,7 +137,7 @@ impl Forwarding<'_> {
             out.insert(FORWARDED_HOST, host.clone());
         }
         if !out.contains_key(&FORWARDED_PROTO) {
-            out.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            out.insert(FORWARDED_PROTO, HeaderValue::from_static(if self.secure { "https" } else { "http" }));
         }
     }
 }

@@ -42,6 +42,7 @@ fn forwarded(method: &Method, fields: &[(&str, &str)], change: impl FnOnce(&mut 
         endpoint: &endpoint,
         host: &host,
         peer: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
+        secure: false,
         by: "10.0.0.1",
         bodiless: true,
         upgrade: false,
@@ -275,4 +276,14 @@ proptest! {
         prop_assert_eq!(get(&out, "host"), ["shop:8080"]);
         prop_assert_eq!(get(&out, "forwarded").len(), 1);
     }
+}
+
+#[test]
+fn a_backend_learns_that_the_client_came_over_tls_unless_a_proxy_in_front_knows_better() {
+    let over = |secure, fields: &[(&str, &str)]| {
+        get(&forwarded(&Method::GET, fields, |forwarding| forwarding.secure = secure), "x-forwarded-proto")
+    };
+    assert_eq!(over(true, &[]), ["https"]);
+    assert_eq!(over(false, &[]), ["http"]);
+    assert_eq!(over(true, &[("x-forwarded-proto", "http")]), ["http"]);
 }

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::io::AsyncRead;
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::client::Client;
 use super::open::{self, Opened};
 use super::{SharedWorld, stream};
 use crate::head::{self, HeadLimits, HeadStatus};
@@ -25,9 +26,10 @@ const ACCEPTS_IN_A_ROW: usize = 32;
 /// Pause after the process has run out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds every address with `SO_REUSEPORT`, so that the kernel spreads connections over the shards.
-pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    addresses.iter().map(|address| bind_one(*address).map_err(|error| explain(*address, &error))).collect()
+/// Binds every address with `SO_REUSEPORT`, so that the kernel spreads connections over the shards. `setting` is where the
+/// port comes from.
+pub(super) fn bind(addresses: &[SocketAddr], setting: &str) -> io::Result<Vec<TcpListener>> {
+    addresses.iter().map(|address| bind_one(*address).map_err(|error| explain(*address, &error, setting))).collect()
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -46,12 +48,12 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) })
 }
 
-fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+fn explain(address: SocketAddr, error: &io::Error, setting: &str) -> io::Error {
     let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; stop it, or choose another INBOUND_PORT",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "this machine doesn't have that address",
-        _ => "check INBOUND_PORT",
+        io::ErrorKind::AddrInUse => format!("another process listens there; stop it, or choose another {setting}"),
+        io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine doesn't have that address".to_owned(),
+        _ => format!("check {setting}"),
     };
     io::Error::new(error.kind(), format!("can't listen on {address}: {error}; {advice}"))
 }
@@ -61,8 +63,8 @@ pub(super) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
     listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
-/// Accepts until the process ends: a pending accept must never be dropped.
-pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
+/// Accepts until the process ends: a pending accept must never be dropped. `secure` connections begin with a TLS handshake.
+pub(super) async fn accept(world: SharedWorld, listener: TcpListener, secure: bool) {
     let mut in_a_row = 0;
     loop {
         match listener.shared_accept().await {
@@ -70,7 +72,7 @@ pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
                 in_a_row += 1;
                 let stream = accepted.bind_to_executor();
                 if !world.stopping.get() {
-                    stream::start(&world, stream);
+                    stream::start(&world, stream, secure);
                 }
             }
             Err(error) => {
@@ -103,15 +105,14 @@ pub(super) enum First {
 /// Reads until the first request head is complete. An incomplete one is kept in `partial`.
 pub(super) fn poll_first(
     world: &SharedWorld,
-    stream: &mut TcpStream,
+    client: &mut Client,
     address: Address,
     partial: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Poll<First> {
-    let fd = stream.as_raw_fd();
     let mut buffer = world.read_buffer.borrow_mut();
     // The socket is tried first: a request is often there already, and glommio would wait for a poll.
-    let mut tried = false;
+    let mut tried = client.tls().is_some();
     loop {
         {
             let mut shard = world.shard.borrow_mut();
@@ -121,13 +122,13 @@ pub(super) fn poll_first(
             }
         }
         let received = if tried {
-            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+            match Pin::new(&mut *client).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(received) => received,
             }
         } else {
             tried = true;
-            match socket::receive(fd, &mut buffer) {
+            match socket::receive(client.fd(), &mut buffer) {
                 Ok(None) => continue,
                 Ok(Some(received)) => Ok(received),
                 Err(error) => Err(error),
@@ -138,11 +139,11 @@ pub(super) fn poll_first(
             Ok(received) => received,
         };
         let first = if partial.is_empty() {
-            first_bytes(world, address, fd, &mut buffer[..received], partial)
+            first_bytes(world, address, client, &mut buffer[..received], partial)
         } else {
             partial.extend_from_slice(&buffer[..received]);
             let mut whole = std::mem::take(partial);
-            first_bytes(world, address, fd, &mut whole, partial)
+            first_bytes(world, address, client, &mut whole, partial)
         };
         if let Some(first) = first {
             return Poll::Ready(first);
@@ -154,7 +155,7 @@ pub(super) fn poll_first(
 fn first_bytes(
     world: &SharedWorld,
     address: Address,
-    fd: RawFd,
+    client: &Client,
     bytes: &mut [u8],
     partial: &mut Vec<u8>,
 ) -> Option<First> {
@@ -166,25 +167,25 @@ fn first_bytes(
         Ok(HeadStatus::Http2) => return Some(First::Http(Bytes::copy_from_slice(bytes))),
         Err(error) => {
             world.shard.borrow().metrics().requests_malformed.add(1);
-            return Some(refuse(fd, error.to_response()));
+            return Some(refuse(client, error.to_response()));
         }
         Ok(HeadStatus::Complete(head)) => match open::opening(world, &head) {
             Some(opening) => (opening, head.head_len),
             None => return Some(First::Http(Bytes::copy_from_slice(bytes))),
         },
     };
-    Some(match opening.and_then(|opening| open::open(world, address, fd, opening)) {
+    Some(match opening.and_then(|opening| open::open(world, address, client.fd(), opening)) {
         Ok(mut opened) => {
             opened.feed(world, address, &mut bytes[head_len..]);
             First::Stream(opened)
         }
-        Err(response) => refuse(fd, &response),
+        Err(response) => refuse(client, &response),
     })
 }
 
-fn refuse(fd: RawFd, response: &[u8]) -> First {
-    match socket::send(fd, response) {
-        Ok(_) => First::Refused,
+fn refuse(client: &Client, response: &[u8]) -> First {
+    match client.send_last(response) {
+        Ok(()) => First::Refused,
         Err(_) => First::Gone,
     }
 }

@@ -6,22 +6,20 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
+use super::client::Client;
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
-use super::service::{self, Caller};
+use super::service::{self, Caller, Peer};
 use super::{Registered, SharedWorld, stream};
 use crate::clock;
 use crate::head::{Followed, Follower, HTTP2_PREFACE, MAX_HEADERS};
@@ -96,11 +94,11 @@ impl Progress {
 }
 
 /// Serves a connection whose first bytes are `read`.
-pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes) {
+pub(super) async fn serve(registered: Registered, stream: Client, read: Bytes) {
     let Registered { world, address, .. } = &registered;
     let (world, address) = (Rc::clone(world), *address);
     let multiplexed = read.starts_with(HTTP2_PREFACE);
-    let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
+    let peer = Peer { address: stream.peer(), secure: stream.tls().is_some() };
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
     let follower = (!multiplexed).then(Follower::default);
     let io = Io { stream, read, progress: progress.clone(), follower, held: false };
@@ -120,8 +118,8 @@ async fn serve_http1(
     address: Address,
     io: Io,
     progress: Progress,
-    peer: Option<IpAddr>,
-) -> Option<(TcpStream, Handed, Bytes)> {
+    peer: Peer,
+) -> Option<(Client, Handed, Bytes)> {
     let handoff = Handoff::default();
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
@@ -168,7 +166,7 @@ async fn serve_http1(
         }
         None if torn => {
             // A body that ends with the connection would look complete.
-            socket::reset_on_close(parts.io.stream.as_raw_fd());
+            socket::reset_on_close(parts.io.stream.fd());
             None
         }
         None => {
@@ -179,23 +177,23 @@ async fn serve_http1(
     }
 }
 
-async fn continue_as_stream(registered: Registered, mut stream: TcpStream, opening: Opening, rest: Bytes) {
+async fn continue_as_stream(registered: Registered, mut stream: Client, opening: Opening, rest: Bytes) {
     let (world, address) = (Rc::clone(&registered.world), registered.address);
-    match open::open(&world, address, stream.as_raw_fd(), opening) {
+    match open::open(&world, address, stream.fd(), opening) {
         Ok(mut opened) => {
             opened.feed(&world, address, &mut rest.to_vec());
             // A task of its own again: hyper's state goes with this one.
             stream::go_on(registered, stream, opened);
         }
         Err(refusal) => {
-            if socket::send(stream.as_raw_fd(), &refusal).is_ok() {
+            if stream.send_last(&refusal).is_ok() {
                 stream::linger(&world, &mut stream, address).await;
             }
         }
     }
 }
 
-async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress, peer: Option<IpAddr>) {
+async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress, peer: Peer) {
     let service = {
         let world = Rc::clone(world);
         service_fn(move |request| {
@@ -238,9 +236,9 @@ where
     }
 }
 
-/// A glommio socket as hyper wants it, with the bytes that were read before hyper was chosen.
+/// A client's socket as hyper wants it, with the bytes that were read before hyper was chosen.
 struct Io {
-    stream: TcpStream,
+    stream: Client,
     /// Read and not yet passed on.
     read: Bytes,
     progress: Progress,
@@ -264,7 +262,7 @@ impl Io {
                 self.progress.world.shard.borrow().metrics().requests_malformed.add(1);
                 if matches!(*self.progress.phase.borrow(), Phase::Idle | Phase::Head) {
                     // No answer is under way that this one could be mixed up with.
-                    let _gone = socket::send(self.stream.as_raw_fd(), error.to_response());
+                    let _gone = self.stream.send_last(error.to_response());
                 }
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
@@ -314,12 +312,11 @@ impl hyper::rt::Write for Io {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        socket::shutdown_write(self.stream.as_raw_fd());
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
     }
 }

@@ -77,6 +77,9 @@ fn control(world: &SharedWorld, message: Control) {
             world.proxy.set_apis(&table);
             let _nobody_waits_any_more = reply.send(());
         }
+        Control::SetTls { config } => {
+            world.tls.replace(Some(config));
+        }
         Control::Answer { id, answer, reply } => {
             let waited = world.proxy.settle(id, answer);
             let shard = world.shard.borrow();

@@ -1,12 +1,14 @@
 //! The event loop of a shard: the only place that knows glommio.
 //!
-//! `start` makes the executor, `accept` takes connections, `stream` holds an event stream or a
+//! `start` makes the executor, `accept` takes connections, `handshake` lets those of the TLS port speak through their `client` socket, `stream` holds an event stream or a
 //! WebSocket for its life, `http` serves everything else through hyper with the answers of
 //! `service`, and `mail` drains the mailbox.
 
 mod accept;
 mod adapter;
 mod body;
+mod client;
+mod handshake;
 mod http;
 mod mail;
 mod open;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
-pub(crate) use self::start::{ShardThread, start};
+pub(crate) use self::start::{Listening, ShardThread, start};
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
@@ -48,6 +50,8 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    /// What new TLS connections are served with.
+    tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,

@@ -30,8 +30,17 @@ pub(super) struct Caller {
     pub(super) progress: Progress,
     /// Where a stream on HTTP/1.1 goes; `None` on HTTP/2.
     pub(super) handoff: Option<Handoff>,
-    /// The client's address, where the socket still tells it.
-    pub(super) peer: Option<IpAddr>,
+    /// The client.
+    pub(super) peer: Peer,
+}
+
+/// A client as its socket knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    /// Its address, where the socket still tells it.
+    pub(super) address: Option<IpAddr>,
+    /// It came over TLS.
+    pub(super) secure: bool,
 }
 
 pub(super) type Answer = Response<Body>;

@@ -44,21 +44,25 @@ pub(crate) struct ShardThread {
     pub(crate) ingress_bell: Bell,
     pub(crate) sinks: Sinks,
     pub(crate) resolver: Resolver,
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Listening,
 }
 
-/// The addresses a shard listens on, or why it doesn't.
-pub(crate) type Listening = io::Result<Vec<SocketAddr>>;
+/// The addresses a shard listens on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) plain: Vec<SocketAddr>,
+    pub(crate) tls: Vec<SocketAddr>,
+}
 
 /// Starts the shard's thread. Its listeners' addresses, or the reason why it can't run, come through the channel.
-pub(crate) fn start(shard: ShardThread) -> io::Result<(JoinHandle<()>, mpsc::Receiver<Listening>)> {
+pub(crate) fn start(shard: ShardThread) -> io::Result<(JoinHandle<()>, mpsc::Receiver<io::Result<Listening>>)> {
     let (ready, listening) = mpsc::channel();
     let name = format!("shard-{}", shard.number);
     let thread = std::thread::Builder::new().name(name).spawn(move || run(shard, &ready))?;
     Ok((thread, listening))
 }
 
-fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
+fn run(shard: ShardThread, ready: &mpsc::Sender<io::Result<Listening>>) {
     let placement = shard.core.map_or(Placement::Unbound, Placement::Fixed);
     let spin_us = shard.settings.spin_us;
     let mut builder = LocalExecutorBuilder::new(placement)
@@ -82,19 +86,22 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
         }
     };
     executor.run(async move {
-        let listeners = match accept::bind(&shard.addresses) {
+        let plain = accept::bind(&shard.addresses.plain, "INBOUND_PORT");
+        let bound = plain.and_then(|plain| Ok((plain, accept::bind(&shard.addresses.tls, "INBOUND_HTTPS_PORT")?)));
+        let (plain, tls) = match bound {
             Ok(listeners) => listeners,
             Err(error) => {
                 let _starter_is_gone = ready.send(Err(error));
                 return;
             }
         };
-        let addresses = accept::addresses(&listeners);
+        let addresses = Listening { plain: accept::addresses(&plain), tls: accept::addresses(&tls) };
         let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
             shard;
         let now_ms = clock::now_ms();
         let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
+        let tls_config = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let world = Rc::new(World {
             number,
             settings,
@@ -103,6 +110,7 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             lanes,
             sinks,
             proxy,
+            tls: RefCell::new(tls_config),
             stopping: Cell::new(false),
             tasks: Cell::new(0),
         });
@@ -113,8 +121,9 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             Ok(wheel) => drop(wheel.detach()),
             Err(error) => tracing::error!(shard = number, %error, "the wheel's task could not be started"),
         }
-        for listener in listeners {
-            glommio::spawn_local(accept::accept(Rc::clone(&world), listener)).detach();
+        let plain = plain.into_iter().map(|listener| (listener, false));
+        for (listener, secure) in plain.chain(tls.into_iter().map(|listener| (listener, true))) {
+            glommio::spawn_local(accept::accept(Rc::clone(&world), listener, secure)).detach();
         }
         let _starter_is_gone = ready.send(Ok(addresses));
         match mailbox {

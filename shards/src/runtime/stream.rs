@@ -3,7 +3,6 @@
 //! the mailbox's batch sends them straight to the socket.
 
 use std::future::{Future, poll_fn};
-use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,11 +12,12 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
 use super::accept::{self, First};
+use super::client::Client;
+use super::handshake::{Handshake, Shaken};
 use super::open::Opened;
 use super::{Registered, SharedWorld, http, spawn_http};
 use crate::clock;
 use crate::shard::connection::{Address, Closing};
-use crate::shard::socket;
 
 /// Time for the peer to read the last bytes and close, in milliseconds.
 const LINGER_MS: u64 = 2_000;
@@ -28,12 +28,14 @@ const PROBE_BYTES: usize = 16 * 1024;
 /// an `async fn`: tens of thousands of them wait, and this is all they keep.
 struct ConnectionTask {
     /// The socket and its entry in the shard, until hyper takes them.
-    held: Option<(Registered, TcpStream)>,
+    held: Option<(Registered, Client)>,
     phase: Phase,
 }
 
 /// What a connection's task is at.
 enum Phase {
+    /// The handshake of TLS.
+    Handshake(Box<Handshake>),
     /// The first request head; what has come of it.
     Head(Vec<u8>),
     /// Serving a stream.
@@ -43,16 +45,28 @@ enum Phase {
 }
 
 /// Starts the task of an accepted socket.
-pub(super) fn start(world: &SharedWorld, stream: TcpStream) {
+pub(super) fn start(world: &SharedWorld, stream: TcpStream, secure: bool) {
     let now_ms = clock::now_ms();
-    let address = world.shard.borrow_mut().accepted(now_ms + world.settings.header_timeout_ms, now_ms);
-    let held = Some((Registered::new(world, address), stream));
-    glommio::spawn_local(ConnectionTask { held, phase: Phase::Head(Vec::new()) }).detach();
+    let (client, phase, timeout_ms) = match (secure, &world.settings.tls) {
+        (true, Some(tls)) => match Handshake::begin(world, stream) {
+            Some((handshake, client)) => (client, Phase::Handshake(Box::new(handshake)), tls.handshake_timeout_ms),
+            None => return,
+        },
+        _ => (Client::plain(stream), Phase::Head(Vec::new()), world.settings.header_timeout_ms),
+    };
+    let mut shard = world.shard.borrow_mut();
+    let address = shard.accepted(now_ms + timeout_ms, now_ms);
+    if let Some(session) = client.tls() {
+        shard.secure(address, session);
+    }
+    drop(shard);
+    let held = Some((Registered::new(world, address), client));
+    glommio::spawn_local(ConnectionTask { held, phase }).detach();
 }
 
 /// Starts the task of a stream that leaves hyper.
-pub(super) fn go_on(registered: Registered, stream: TcpStream, opened: Opened) {
-    let held = Some((registered, stream));
+pub(super) fn go_on(registered: Registered, client: Client, opened: Opened) {
+    let held = Some((registered, client));
     glommio::spawn_local(ConnectionTask { held, phase: Phase::Stream(opened) }).detach();
 }
 
@@ -76,6 +90,14 @@ impl ConnectionTask {
             let Some((Registered { world, address }, stream)) = &mut self.held else { return Poll::Ready(()) };
             let address = *address;
             match &mut self.phase {
+                Phase::Handshake(handshake) => match ready!(handshake.poll(stream, address, cx)) {
+                    Shaken::Done => self.phase = Phase::Head(Vec::new()),
+                    Shaken::Gone => return Poll::Ready(()),
+                    Shaken::Refused => {
+                        start_linger(world, stream, address);
+                        self.phase = Phase::Linger;
+                    }
+                },
                 Phase::Head(partial) => match ready!(accept::poll_first(world, stream, address, partial, cx)) {
                     First::Gone => return Poll::Ready(()),
                     First::Stream(opened) => self.phase = Phase::Stream(opened),
@@ -106,7 +128,7 @@ impl ConnectionTask {
 fn poll_stream(
     world: &SharedWorld,
     address: Address,
-    stream: &mut TcpStream,
+    stream: &mut Client,
     opened: &mut Opened,
     cx: &mut Context<'_>,
 ) -> Poll<Closing> {
@@ -126,7 +148,12 @@ fn poll_stream(
             continue;
         }
         let mut buffer = world.read_buffer.borrow_mut();
-        match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+        let received = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+        if stream.tls().is_some() {
+            // TLS may have had something to say, and the socket no room for it.
+            world.shard.borrow_mut().settle_sealed(address);
+        }
+        match received {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Closing::Now),
             Poll::Ready(Ok(received)) => opened.feed(world, address, &mut buffer[..received]),
             Poll::Pending => return Poll::Pending,
@@ -135,7 +162,7 @@ fn poll_stream(
 }
 
 /// Sends what waits. False when the socket is full again and the task will be woken.
-fn poll_flush(world: &SharedWorld, address: Address, stream: &mut TcpStream, cx: &mut Context<'_>) -> bool {
+fn poll_flush(world: &SharedWorld, address: Address, stream: &mut Client, cx: &mut Context<'_>) -> bool {
     loop {
         let mut shard = world.shard.borrow_mut();
         if shard.flush_queue(address) {
@@ -145,11 +172,13 @@ fn poll_flush(world: &SharedWorld, address: Address, stream: &mut TcpStream, cx:
         if connection.closing == Closing::Now {
             return true;
         }
-        let Some(queue) = &connection.queue else { return true };
         let mut probe = Vec::new();
-        queue.gather(&mut probe, PROBE_BYTES);
+        connection.gather(&mut probe, PROBE_BYTES);
+        if probe.is_empty() {
+            return true;
+        }
         // The socket is full: this asks io_uring for writability, or sends if there is room by now.
-        match Pin::new(&mut *stream).poll_write(cx, &probe) {
+        match Pin::new(stream.socket()).poll_write(cx, &probe) {
             Poll::Pending => return false,
             Poll::Ready(Ok(sent)) => shard.sent(address, sent),
             Poll::Ready(Err(_)) => {
@@ -162,17 +191,17 @@ fn poll_flush(world: &SharedWorld, address: Address, stream: &mut TcpStream, cx:
 
 /// Ends the sending side and reads until the peer has closed too, so that the last bytes arrive:
 /// closing a socket with unread bytes would reset it.
-pub(super) async fn linger(world: &SharedWorld, stream: &mut TcpStream, address: Address) {
+pub(super) async fn linger(world: &SharedWorld, stream: &mut Client, address: Address) {
     start_linger(world, stream, address);
     poll_fn(|cx| poll_linger(world, stream, address, cx)).await;
 }
 
-fn start_linger(world: &SharedWorld, stream: &TcpStream, address: Address) {
-    socket::shutdown_write(stream.as_raw_fd());
+fn start_linger(world: &SharedWorld, stream: &Client, address: Address) {
+    stream.finish();
     world.shard.borrow_mut().set_linger(address, clock::now_ms() + LINGER_MS);
 }
 
-fn poll_linger(world: &SharedWorld, stream: &mut TcpStream, address: Address, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_linger(world: &SharedWorld, stream: &mut Client, address: Address, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         {
             let mut shard = world.shard.borrow_mut();
@@ -182,7 +211,7 @@ fn poll_linger(world: &SharedWorld, stream: &mut TcpStream, address: Address, cx
             }
         }
         let mut buffer = world.read_buffer.borrow_mut();
-        match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+        match Pin::new(stream.socket()).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => return Poll::Pending,

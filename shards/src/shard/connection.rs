@@ -8,6 +8,7 @@ use slab::Slab;
 use super::session::LongPolling;
 use crate::interest::Transports;
 use crate::queue::Queue;
+use crate::tls::SharedSession;
 
 /// Marks the end of a list of deliveries.
 pub(super) const END: u32 = u32::MAX;
@@ -98,13 +99,33 @@ pub struct Connection {
     pub queue: Option<Box<Queue>>,
     /// Wakes the connection's task, or the body's.
     pub waker: Option<Waker>,
+    /// Encrypts what goes to the socket; the connection's task has it too.
+    pub tls: Option<SharedSession>,
 }
 
 impl Connection {
-    /// Bytes that wait.
+    /// Bytes that wait: plaintext in the queue, and what of it is encrypted already.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.bytes())
+        let sealed = self.tls.as_ref().map_or(0, |tls| tls.borrow().counted);
+        self.queue.as_ref().map_or(0, |queue| queue.bytes()) + sealed
+    }
+
+    /// Whether what is to be sent now must wait for something else.
+    #[must_use]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) || (self.blocked && self.tls.is_some())
+    }
+
+    /// Copies up to `limit_bytes` of what goes to the socket next to `out`.
+    pub fn gather(&self, out: &mut Vec<u8>, limit_bytes: usize) {
+        if let Some(tls) = &self.tls {
+            let session = tls.borrow();
+            let waiting = session.waiting();
+            out.extend_from_slice(&waiting[..waiting.len().min(limit_bytes)]);
+        } else if let Some(queue) = &self.queue {
+            queue.gather(out, limit_bytes);
+        }
     }
 
     /// Wakes the task.
@@ -146,6 +167,7 @@ impl Connections {
             output,
             queue: None,
             waker: None,
+            tls: None,
         });
         let slot = u32::try_from(slot).expect("invariant: a process has far fewer than 2^32 connections");
         Address { slot, generation }

@@ -198,7 +198,7 @@ impl Shard {
             return;
         }
         let address = Address { slot, generation: connection.generation };
-        let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        let waiting = connection.is_waiting();
         match connection.output {
             Output::WebSocket(_) if !waiting => self.send_run(address, Encoding::WebSocket, batch),
             Output::WebSocket(_) => self.queue_run(slot, Encoding::WebSocket, batch, 0, 0),
@@ -251,9 +251,9 @@ impl Shard {
         batch: &mut Batch,
         from: usize,
     ) -> io::Result<(usize, Option<(usize, usize)>)> {
-        let Some(fd) = self.connections.get(address).and_then(|connection| connection.output.fd()) else {
-            return Ok((batch.run.len(), None));
-        };
+        let Some(connection) = self.connections.get(address) else { return Ok((batch.run.len(), None)) };
+        let Some(fd) = connection.output.fd() else { return Ok((batch.run.len(), None)) };
+        let sealed = connection.tls.is_some();
         let mut taken = 0;
         let mut total = 0;
         for &event in &batch.run[from..] {
@@ -265,8 +265,8 @@ impl Shard {
             total += len;
         }
         let run = &batch.run[from..from + taken];
-        let sent = if let [event] = run {
-            socket::send(fd, batch.events[*event as usize].bytes(encoding))?
+        let bytes = if let [event] = run {
+            batch.events[*event as usize].bytes(encoding)
         } else {
             if batch.gathered_encoding != Some(encoding) || batch.gathered_run != run {
                 batch.gathered.clear();
@@ -277,8 +277,13 @@ impl Shard {
                 batch.gathered_run.clear();
                 batch.gathered_run.extend_from_slice(run);
             }
-            socket::send(fd, &batch.gathered)?
+            &batch.gathered
         };
+        if sealed {
+            let all_out = self.send_sealed(address, bytes)?;
+            return Ok((taken, (!all_out).then_some((taken, 0))));
+        }
+        let sent = socket::send(fd, bytes)?;
         self.metrics.sends.add(1);
         self.metrics.sent_bytes.add(sent as u64);
         if sent == total {

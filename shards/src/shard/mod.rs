@@ -7,6 +7,9 @@
 pub mod connection;
 mod delivery;
 pub mod own_events;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
 pub mod session;
 pub(crate) mod socket;
 mod subscribe;
@@ -66,6 +69,8 @@ pub struct Shard {
     rate: ConnectionRate,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
+    /// Where bytes are encrypted before they are sent; used again for every send.
+    sealed: Vec<u8>,
     segment: Option<SegmentHold>,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
 }
@@ -94,6 +99,7 @@ impl Shard {
             due: Vec::new(),
             rate,
             cork: None,
+            sealed: Vec::new(),
             segment: None,
             older_segments: std::collections::VecDeque::new(),
         }
@@ -150,6 +156,7 @@ impl Shard {
         self.metrics.connections_http.subtract(1);
         connection.output = output;
         connection.deadline_ms = u64::MAX;
+        self.settle_sealed(address);
         self.start(address, greeting, token, now_ms);
     }
 
@@ -162,6 +169,7 @@ impl Shard {
         self.metrics.connections_sse.add(u64::from(matches!(output, Output::EventStream { .. })));
         connection.output = output;
         connection.deadline_ms = u64::MAX;
+        self.settle_sealed(address);
         self.cork = Some((address.slot, greeting));
     }
 
@@ -314,8 +322,12 @@ impl Shard {
             return;
         }
         let Some(connection) = self.connections.get_mut(address) else { return };
-        let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        let waiting = connection.is_waiting();
         let sent = match connection.output.fd() {
+            Some(_) if !waiting && connection.tls.is_some() => match self.send_sealed(address, &bytes) {
+                Ok(_) => return,
+                Err(_) => return self.close(address, Closing::Now),
+            },
             Some(fd) if !waiting => match socket::send(fd, &bytes) {
                 Ok(sent) => {
                     self.metrics.sends.add(1);
@@ -370,6 +382,9 @@ impl Shard {
     pub fn flush_queue(&mut self, address: Address) -> bool {
         const SEND_BYTES: usize = 256 * 1024;
         let Some(connection) = self.connections.get_mut(address) else { return true };
+        if connection.tls.is_some() && connection.output.fd().is_some() {
+            return self.flush_sealed(address);
+        }
         let (Some(fd), Some(queue)) = (connection.output.fd(), connection.queue.as_mut()) else { return true };
         let mut out = Vec::new();
         while !queue.is_empty() {
@@ -403,6 +418,12 @@ impl Shard {
     /// Somebody else sent this much of what waits.
     pub fn sent(&mut self, address: Address, sent: usize) {
         let Some(connection) = self.connections.get_mut(address) else { return };
+        if let Some(tls) = &connection.tls {
+            tls.borrow_mut().sent(sent);
+            self.metrics.sends.add(1);
+            self.metrics.sent_bytes.add(sent as u64);
+            return self.settle_sealed(address);
+        }
         let Some(queue) = connection.queue.as_mut() else { return };
         queue.consume(sent);
         self.metrics.sends.add(1);

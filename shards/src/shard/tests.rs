@@ -24,15 +24,15 @@ fn settings() -> ShardSettings {
 }
 
 /// A shard and the ingress that feeds it.
-struct Rig {
-    shard: Shard,
+pub(super) struct Rig {
+    pub(super) shard: Shard,
     publisher: Publisher,
     inbox: Inbox,
     offset: u64,
 }
 
 impl Rig {
-    fn new(settings: ShardSettings) -> Self {
+    pub(super) fn new(settings: ShardSettings) -> Self {
         let (events, _control, inbox) = lanes(4_096);
         let interest = InterestLane::default();
         let publisher = Publisher::new(vec![events], Arc::clone(&interest), 64 << 10, 1 << 20);
@@ -41,7 +41,7 @@ impl Rig {
         Self { shard, publisher, inbox, offset: 0 }
     }
 
-    fn publish(&mut self, event_type: &str, id: &str, filler: usize) {
+    pub(super) fn publish(&mut self, event_type: &str, id: &str, filler: usize) {
         let body = format!(
             r#"{{"specversion":"1.0","type":"{event_type}","id":"{id}","source":"/","data":"{}"}}"#,
             "x".repeat(filler)
@@ -58,7 +58,7 @@ impl Rig {
     }
 
     /// Lets ingress hear of interest and the shard drain its mailbox once.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.publisher.apply_interest();
         while let Ok(mail) = self.inbox.events.pop() {
             self.shard.take_mail(mail);
@@ -80,7 +80,7 @@ impl Rig {
         self.stream(subscriptions, |fd| Output::EventStream { fd, chunked: false })
     }
 
-    fn closing(&mut self, address: Address) -> Closing {
+    pub(super) fn closing(&mut self, address: Address) -> Closing {
         self.shard.connections().get(address).unwrap().closing
     }
 }

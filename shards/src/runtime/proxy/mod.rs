@@ -7,7 +7,6 @@ mod stored;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use self::http::pool::Backends;
 use self::http::resolver::Resolver;
 use super::SharedWorld;
 use super::body::Body;
-use super::service::{Answer, Caller, text, uncached};
+use super::service::{Answer, Caller, Peer, text, uncached};
 use crate::clock;
 use crate::proxy::counts::Outcome;
 use crate::proxy::deadline::Deadlines;
@@ -125,8 +124,8 @@ pub(super) struct Call<'a> {
     pub(super) query: Option<&'a str>,
     /// Groups of the endpoint's `path_regex`, the first at index 0, percent-encoded as matched.
     pub(super) captures: &'a [&'a str],
-    /// The client's address.
-    pub(super) peer: Option<IpAddr>,
+    /// The client.
+    pub(super) peer: Peer,
 }
 
 /// Says what became of the request, where the status alone doesn't: an answer that came from a service over Kafka or
@@ -188,7 +187,7 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, 
         peer: caller.peer,
     };
     if let (Some(log), None) = (&world.sinks.log, &found.endpoint.secured) {
-        let remote_ip = caller.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let remote_ip = caller.peer.address.map(|peer| peer.to_string()).unwrap_or_default();
         log.call(&found.endpoint, parts.uri.path(), &remote_ip);
     }
     let mut answer = match &found.endpoint.target {

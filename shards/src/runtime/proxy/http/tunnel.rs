@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 use ::http::HeaderMap;
 use bytes::{Buf, Bytes};
 use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
 
 use super::pool::Lease;
 use super::transport::Wire;
 use crate::clock;
 use crate::runtime::SharedWorld;
 use crate::runtime::adapter::ReadBuffer;
+use crate::runtime::client::Client;
 use crate::runtime::http::note_waker;
 use crate::shard::connection::{Address, Closing};
 
@@ -51,7 +51,7 @@ impl Tunnel {
         self,
         world: &SharedWorld,
         address: Address,
-        client: &mut TcpStream,
+        client: &mut Client,
         read: Bytes,
     ) {
         let Self { mut backend, to_client, _lease } = self;
