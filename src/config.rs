@@ -6,6 +6,7 @@ mod hub;
 mod proxy;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod values;
 
 use std::net::IpAddr;
@@ -18,7 +19,9 @@ use tidegate_shards::proxy::definition::Definition;
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use proxy::ProxyConfig;
+pub use tls::TlsConfig;
 
+use crate::control::Access;
 use crate::cores;
 use crate::logging::{Format, Level};
 use values::{Problem, Reader, Values};
@@ -32,8 +35,12 @@ pub struct Config {
     pub inbound_port: u16,
     /// Address of the internal port.
     pub internal_host: IpAddr,
-    /// Internal port; 0 takes a free one.
-    pub internal_port: u16,
+    /// Internal port; 0 takes a free one, `None` opens none.
+    pub internal_port: Option<u16>,
+    /// Who may call the internal ports.
+    pub access: Access,
+    /// The TLS ports; `None` opens none.
+    pub tls: Option<TlsConfig>,
     /// `access-control-allow-origin` on own answers.
     pub cors: String,
     /// Number of shards; `None` derives it from the usable cores.
@@ -109,7 +116,9 @@ impl Config {
             inbound_hosts: reader.addresses("INBOUND_HOST"),
             inbound_port: reader.port("INBOUND_PORT"),
             internal_host: internal_hosts.pop().unwrap_or(IpAddr::from([127, 0, 0, 1])),
-            internal_port: reader.port("API_HTTP_PORT"),
+            internal_port: tls::plain_internal_port(reader),
+            access: tls::access(reader),
+            tls: tls::tls(reader),
             cors: cors(reader),
             shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
             cpus: cpus(reader),
@@ -141,11 +150,32 @@ impl Config {
         };
         check_sizes(&config, reader);
         config.warnings = features::check(reader);
+        config.warnings.extend(open_doors(&config));
         if config.proxy.definitions.iter().any(Definition::is_secured) {
             config.warnings.push(format!("PROXY_CONFIG_FILE: {}", crate::proxy::apis::SECURED));
         }
         config
     }
+}
+
+/// What an operator should know about who can reach the internal ports.
+fn open_doors(config: &Config) -> Option<String> {
+    let asks_for_certificates = config.tls.as_ref().is_some_and(|tls| tls.files.client_ca.is_some());
+    if config.internal_host.is_loopback() || asks_for_certificates {
+        return None;
+    }
+    if !config.access.is_guarded() {
+        return Some(
+            "INTERNAL_HOST: whoever reaches this address may publish events and change API definitions; set \
+             INTERNAL_TOKEN or INTERNAL_CLIENT_CA"
+                .to_owned(),
+        );
+    }
+    let plain = config.internal_port.is_some();
+    plain.then(|| {
+        "INTERNAL_TOKEN: it is sent unencrypted to the plain internal port; call the TLS one, and set API_HTTP_PORT=off"
+            .to_owned()
+    })
 }
 
 fn check_sizes(config: &Config, reader: &mut Reader<'_>) {

@@ -1,6 +1,7 @@
 //! The internal port: health, metrics, API definitions and publishing without checks, on a tokio runtime of its own thread. Nothing on the
 //! path of an event goes through it.
 
+mod access;
 mod apis;
 mod exposition;
 mod health;
@@ -10,7 +11,8 @@ mod responses;
 mod router;
 mod server;
 
+pub use access::{Access, MIN_TOKEN_CHARACTERS};
 pub use health::{Health, Ping};
 pub use metrics::MetricSources;
 pub use responses::AnswerDesk;
-pub use server::{Control, ControlParts};
+pub use server::{Control, ControlParts, InternalTls};

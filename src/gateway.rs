@@ -1,5 +1,7 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
+mod certificates;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
+use self::certificates::{Certificates, access, shard_tls};
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
@@ -30,6 +33,7 @@ use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::signals::StopSignals;
+use crate::tls::reload::Reload;
 use crate::{check, limits};
 
 /// Events that may wait for one shard; beyond, ingress waits.
@@ -44,8 +48,12 @@ const MAX_JSON_DEPTH: usize = 128;
 pub struct Addresses {
     /// For clients.
     pub inbound: Vec<SocketAddr>,
-    /// The internal port.
+    /// For clients, over TLS.
+    pub inbound_tls: Vec<SocketAddr>,
+    /// The internal port: the plain one where it is open, else the one with TLS.
     pub internal: SocketAddr,
+    /// The internal port with TLS, where it is open.
+    pub internal_tls: Option<SocketAddr>,
 }
 
 /// A running gateway. Dropping it without [`Gateway::stop`] leaves its threads running.
@@ -61,6 +69,7 @@ pub struct Gateway {
     apis: Arc<Apis>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
+    reload: Option<Reload>,
 }
 
 /// The hub of a node before its threads start.
@@ -167,14 +176,18 @@ impl Gateway {
         apis.serve(&node);
         let desk = answer_desk(config, &settings.proxy, &node);
 
+        let tls = config.tls.as_ref().map(Certificates::new);
         let control = Control::start(ControlParts {
-            listen: SocketAddr::new(config.internal_host, config.internal_port),
+            listen: config.internal_port.map(|port| SocketAddr::new(config.internal_host, port)),
+            tls: tls.as_ref().map(|tls| tls.internal(config.internal_host)),
+            access: config.access.clone(),
             health: health(config, &node, hub.reachability()),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
+                tls: tls.as_ref().map(|tls| Arc::clone(&tls.metrics)),
                 apis: Some(Arc::clone(&apis)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
@@ -212,8 +225,24 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies })
+        let unreachable = SocketAddr::new(config.internal_host, 0);
+        let addresses = Addresses {
+            inbound: node.listening().to_vec(),
+            inbound_tls: node.listening_tls().to_vec(),
+            internal: control.plain().or(control.tls()).unwrap_or(unreachable),
+            internal_tls: control.tls(),
+        };
+        let reload = match tls.map(|tls| tls.follow(&node)).transpose() {
+            Ok(reload) => reload,
+            Err(error) => {
+                control.stop();
+                apis.stop();
+                stop.request();
+                shut_down(node);
+                return Err(error);
+            }
+        };
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, reload })
     }
 
     /// Where it listens.
@@ -224,6 +253,9 @@ impl Gateway {
 
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
     pub fn stop(self) {
+        if let Some(reload) = self.reload {
+            reload.stop();
+        }
         self.control.stop();
         self.apis.stop();
         self.stop.request();
@@ -246,14 +278,18 @@ impl Gateway {
     #[must_use]
     pub fn ready_line(&self) -> String {
         let inbound = self.addresses.inbound.first().map(ToString::to_string).unwrap_or_default();
-        format!("tidegate ready inbound={inbound} internal={}", self.addresses.internal)
+        let tls = |name: &str, address: Option<&SocketAddr>| address.map(|address| format!(" {name}={address}"));
+        let inbound_tls = tls("inbound-tls", self.addresses.inbound_tls.first()).unwrap_or_default();
+        let internal_tls = tls("internal-tls", self.addresses.internal_tls.as_ref()).unwrap_or_default();
+        format!("tidegate ready inbound={inbound} internal={}{inbound_tls}{internal_tls}", self.addresses.internal)
     }
 
     /// The start-up summary.
     #[must_use]
     pub fn summary(&self, config: &Config) -> String {
-        let urls =
-            self.addresses.inbound.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(", ");
+        let plain = self.addresses.inbound.iter().map(|address| format!("http://{address}"));
+        let tls = self.addresses.inbound_tls.iter().map(|address| format!("https://{address}"));
+        let urls = plain.chain(tls).collect::<Vec<_>>().join(", ");
         let pinned: Vec<_> = self.cores.iter().copied().flatten().collect();
         let shards = match (self.cores.len(), pinned.as_slice()) {
             (count, []) => format!("{count}, not pinned"),
@@ -267,12 +303,20 @@ impl Gateway {
         );
         format!(
             "Tidegate {version}\n  clients   {urls} (event streams, WebSocket, long polling)\n  \
-             internal  http://{internal} (/health, /metrics, /v3/messages, /v3/apis)\n  shards    {shards}\n  hub       {hub}\n  apis      \
+             internal  {internal} (/health, /metrics, /v3/messages, /v3/apis)\n  \
+             access    {access}\n  shards    {shards}\n  hub       {hub}\n  apis      \
              {endpoints} endpoint{s}",
             s = if endpoints == 1 { "" } else { "s" },
             version = env!("CARGO_PKG_VERSION"),
-            internal = self.addresses.internal,
+            internal = self.internal_urls(),
+            access = access(config),
         )
+    }
+
+    fn internal_urls(&self) -> String {
+        let plain = self.control.plain().map(|address| format!("http://{address}"));
+        let tls = self.control.tls().map(|address| format!("https://{address}"));
+        plain.into_iter().chain(tls).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -299,6 +343,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
+        tls: shard_tls(config, shards),
         cors: config.cors.as_str().into(),
         extractors: Arc::clone(&config.extractors),
         strict_constraints: config.strict_constraints,

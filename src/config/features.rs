@@ -9,7 +9,6 @@ pub const LATER_VERSION: &str = "a later version";
 
 /// Settings that have no effect yet, with the part they belong to. One warning per part.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
-    ("TLS listeners", &["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "HTTPS_KEYFILE", "HTTPS_KEYFILE_PASS"]),
     (
         "token verification and automatic subscriptions",
         &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD", "AUTO_SUBSCRIPTIONS"],
@@ -79,19 +78,10 @@ fn refuse_unsafe(reader: &mut Reader<'_>) {
             "Unset it and keep untrusted clients away from this port, or wait for that version",
         );
     }
-    if reader.values().is_set("HTTPS_CERTFILE") {
-        reader.problem(
-            "HTTPS_CERTFILE",
-            format!("this version can't serve TLS yet, that comes with {LATER_VERSION}"),
-            "Unset it, or wait for that version",
-        );
-    }
 }
 
 fn validate(reader: &mut Reader<'_>) {
-    for variable in ["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "JAEGER_PORT"] {
-        reader.port(variable);
-    }
+    reader.port("JAEGER_PORT");
     for variable in ["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT"] {
         reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
     }
@@ -107,9 +97,6 @@ fn validate(reader: &mut Reader<'_>) {
     }
     reader.word("AUTO_SUBSCRIPTIONS", &[("unite", ()), ("restrict", ())]);
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
-    if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
-        reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");
-    }
 }
 
 fn is_url(text: &str) -> bool {

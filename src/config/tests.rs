@@ -15,7 +15,8 @@ fn valid(pairs: &[(&str, &str)]) -> Config {
 #[test]
 fn without_settings_rigs_defaults_are_in_force() {
     let config = valid(&[]);
-    assert_eq!((config.inbound_port, config.internal_port), (4000, 4010));
+    assert_eq!((config.inbound_port, config.internal_port), (4000, Some(4010)));
+    assert!(config.tls.is_none() && !config.access.is_guarded());
     assert_eq!(config.internal_host, IpAddr::from([127, 0, 0, 1]));
     assert_eq!(config.cors, "*");
     assert_eq!(config.max_connections_per_minute, 5000);
@@ -81,7 +82,17 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("PROXY_NATS_RESPONSE_TIMEOUT", "abc"),
         ("INBOUND_HTTPS_PORT", "x"),
         ("API_HTTPS_PORT", "x"),
+        ("HTTPS_CERTFILE", "cert.pem"),
         ("HTTPS_KEYFILE", "key.pem"),
+        ("HTTPS_KEYFILE_PASS", "open sesame"),
+        ("HTTPS_RELOAD_SECONDS", "x"),
+        ("HTTPS_HANDSHAKE_TIMEOUT_MS", "0"),
+        ("HTTPS_MAX_HANDSHAKES", "0"),
+        ("INTERNAL_CLIENT_CA", "ca.pem"),
+        ("INTERNAL_TOKEN", "short"),
+        ("INTERNAL_TOKEN", "sixteen letters and ä"),
+        ("INTERNAL_HEALTH_OPEN", "x"),
+        ("API_HTTP_PORT", "off"),
         ("KINESIS_ENABLED", "x"),
         ("TEST_ECHO_ENDPOINT", "x"),
     ] {
@@ -122,8 +133,23 @@ fn checks_that_this_version_cannot_do_refuse_the_start() {
 }
 
 #[test]
-fn tls_listeners_refuse_the_start() {
-    assert_eq!(problems(&[("HTTPS_CERTFILE", "cert.pem")])[0].variable, "HTTPS_CERTFILE");
+fn tls_needs_certificate_and_key_and_every_file_that_is_missing_is_named() {
+    let found = problems(&[("HTTPS_CERTFILE", "cert.pem")]);
+    assert!(found[0].to_string().contains("Please also set HTTPS_KEYFILE to enable HTTPS."), "{}", found[0]);
+    let found = problems(&[("HTTPS_CERTFILE", "/nope"), ("HTTPS_KEYFILE", "/neither")]);
+    assert_eq!(found.iter().map(|problem| problem.variable).collect::<Vec<_>>(), ["HTTPS_CERTFILE", "HTTPS_KEYFILE"]);
+    assert!(found[0].to_string().contains("Could not resolve HTTPS_CERTFILE: \"/nope\""), "{}", found[0]);
+    let found = problems(&[("HTTPS_CERTFILE", "a,b,c"), ("HTTPS_KEYFILE", "a,b")]);
+    assert!(found[0].wrong.contains("2 keys for 3 certificates"));
+}
+
+#[test]
+fn an_internal_port_that_the_network_can_reach_without_control_is_warned_of() {
+    let warnings = |pairs: &[(&str, &str)]| valid(pairs).warnings;
+    assert!(warnings(&[("INTERNAL_HOST", "0.0.0.0")])[0].contains("INTERNAL_TOKEN or INTERNAL_CLIENT_CA"));
+    let token = ("INTERNAL_TOKEN", "correct-horse-battery");
+    assert!(warnings(&[("INTERNAL_HOST", "::"), token])[0].contains("unencrypted"));
+    assert!(warnings(&[token]).is_empty());
 }
 
 #[test]

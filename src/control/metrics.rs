@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
+use tidegate_shards::tls::HandshakeFailure;
 
 use super::exposition::{Kind, Page};
 use crate::egress::producer::ProducerMetrics;
@@ -15,6 +16,7 @@ use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::tls::metrics::TlsMetrics;
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct MetricSources {
     pub replies: Arc<ReplyMetrics>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
+    /// TLS outside the shards, where there is TLS.
+    pub tls: Option<Arc<TlsMetrics>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
 }
@@ -44,6 +48,7 @@ impl MetricSources {
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
         self.write_shards(&mut page);
+        self.write_tls(&mut page);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
@@ -262,6 +267,56 @@ impl MetricSources {
         }
     }
 
+    fn write_tls(&self, page: &mut Page) {
+        let Some(tls) = &self.tls else { return };
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let name = "tidegate_tls_handshakes_total";
+        page.family(name, Kind::Counter, "TLS handshakes completed.");
+        for (index, shard) in self.numbered_shards() {
+            for (version, cell) in [("1.2", &shard.tls12_handshakes), ("1.3", &shard.tls13_handshakes)] {
+                page.sample(name, &[("port", "inbound"), ("shard", &index), ("version", version)], cell.get());
+            }
+        }
+        page.sample(name, &[("port", "internal")], load(&tls.internal_handshakes));
+        let name = "tidegate_tls_handshake_failures_total";
+        page.family(name, Kind::Counter, "TLS handshakes that failed, by reason.");
+        for failure in HandshakeFailure::ALL {
+            for (index, shard) in self.numbered_shards() {
+                let labels = [("port", "inbound"), ("shard", index.as_str()), ("reason", failure.name())];
+                page.sample(name, &labels, shard.tls_failures[failure as usize].get());
+            }
+            page.sample(name, &[("port", "internal"), ("reason", failure.name())], tls.failures(failure));
+        }
+        type Entry = (&'static str, Kind, &'static str, fn(&ShardMetrics) -> &Cell);
+        const CELLS: [Entry; 2] = [
+            ("tidegate_tls_handshakes_in_progress", Kind::Gauge, "TLS handshakes of clients in progress.", |shard| {
+                &shard.tls_handshaking
+            }),
+            (
+                "tidegate_tls_resumed_total",
+                Kind::Counter,
+                "Handshakes of clients that went on where an earlier connection had left.",
+                |shard| &shard.tls_resumed,
+            ),
+        ];
+        for (name, kind, help, cell) in CELLS {
+            page.family(name, kind, help);
+            for (index, shard) in self.numbered_shards() {
+                page.sample(name, &[("shard", &index)], cell(shard).get());
+            }
+        }
+        let name = "tidegate_tls_reloads_total";
+        page.family(name, Kind::Counter, "Changes of certificate files, and what became of them.");
+        page.sample(name, &[("outcome", "in_force")], load(&tls.reloads));
+        page.sample(name, &[("outcome", "refused")], load(&tls.reload_failures));
+        page.single(
+            "tidegate_tls_certificate_expiry_timestamp_seconds",
+            Kind::Gauge,
+            "When the first of the certificates expires.",
+            tls.expires_unix_s.load(Ordering::Relaxed),
+        );
+    }
+
     fn write_kafka(&self, page: &mut Page) {
         let Some(kafka) = &self.kafka else { return };
         let out_of_reach_ms = kafka.out_of_reach_ms(clock::now_ms());
@@ -294,6 +349,7 @@ mod tests {
             shards: vec![Arc::default(), Arc::default()],
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
+            tls: Some(Arc::default()),
             apis: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
@@ -317,6 +373,9 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_tls_handshakes_total{port=\"inbound\",shard=\"1\",version=\"1.3\"} 0",
+            "tidegate_tls_handshake_failures_total{port=\"internal\",reason=\"timeout\"} 0",
+            "tidegate_tls_reloads_total{outcome=\"refused\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

@@ -13,12 +13,13 @@ use tidegate_shards::submit::{EventSink, SubmitError};
 
 use super::exposition::CONTENT_TYPE;
 use super::messages::{self, Refusal};
-use super::{AnswerDesk, Health, MetricSources, apis, responses};
+use super::{Access, AnswerDesk, Health, MetricSources, apis, responses};
 use crate::proxy::Apis;
 
 /// What the calls need.
 #[derive(Clone)]
 pub(super) struct Api {
+    pub(super) access: Access,
     pub(super) health: Health,
     pub(super) metrics: Option<MetricSources>,
     pub(super) apis: Arc<Apis>,
@@ -37,6 +38,9 @@ pub(super) fn router(api: Api) -> Router {
 /// Routes by hand: RIG ignores trailing slashes, answers a wrong method like an unknown path, and HEAD like GET.
 async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
     let path = normalize(request.uri());
+    if let Some(refusal) = api.access.refuse(&path, request.headers()) {
+        return refusal;
+    }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (path.as_str(), request.method()) {
         ("/health", _) if reads => health(&api).await,

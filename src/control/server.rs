@@ -13,16 +13,21 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::router::{Api, router};
-use super::{AnswerDesk, Health, MetricSources};
+use super::{Access, AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
+use crate::tls::listener::{Handshakes, TlsListener};
 
 /// How long open calls may go on after the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the internal port serves from.
 pub struct ControlParts {
-    /// Address to listen on.
-    pub listen: SocketAddr,
+    /// Address of the plain port; `None` opens none.
+    pub listen: Option<SocketAddr>,
+    /// The TLS port; `None` opens none.
+    pub tls: Option<InternalTls>,
+    /// Who may call.
+    pub access: Access,
     /// Health.
     pub health: Health,
     /// Metrics; `None` serves none.
@@ -35,6 +40,15 @@ pub struct ControlParts {
     pub desk: AnswerDesk,
     /// Limits of published events.
     pub limits: EventLimits,
+}
+
+/// The TLS port of the internal API.
+#[derive(Debug)]
+pub struct InternalTls {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// How its handshakes are done.
+    pub handshakes: Handshakes,
 }
 
 impl std::fmt::Debug for ControlParts {
@@ -50,43 +64,47 @@ impl std::fmt::Debug for ControlParts {
 /// The running control thread.
 #[derive(Debug)]
 pub struct Control {
-    address: SocketAddr,
+    plain: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
 impl Control {
-    /// Binds the port and starts the thread.
+    /// Binds the ports and starts the thread.
     ///
     /// # Errors
-    /// The port can't be bound, or the thread can't be started.
+    /// A port can't be bound, or the thread can't be started.
     pub fn start(parts: ControlParts) -> io::Result<Self> {
-        let listen = parts.listen;
-        let wrap = |error: io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("the internal port can't listen on {listen}: {error}; set API_HTTP_PORT or INTERNAL_HOST"),
-            )
+        let ControlParts { listen, tls, access, health, metrics, apis, sink, desk, limits } = parts;
+        let plain = listen.map(|listen| bind(listen, "API_HTTP_PORT")).transpose()?;
+        let tls = match tls {
+            Some(tls) => Some((bind(tls.listen, "API_HTTPS_PORT")?, tls.handshakes)),
+            None => None,
         };
-        let listener = std::net::TcpListener::bind(listen).map_err(wrap)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+        let plain_address = plain.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let tls_address = tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let ControlParts { health, metrics, apis, sink, desk, limits, .. } = parts;
-        let api = Api { health, metrics, apis, sink, desk, limits };
+        let api = Api { access, health, metrics, apis, sink, desk, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve(listener, api, stopped)) {
+            if let Err(error) = runtime.block_on(serve(plain, tls, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");
             }
         })?;
-        Ok(Self { address, stop, thread })
+        Ok(Self { plain: plain_address, tls: tls_address, stop, thread })
     }
 
-    /// The address it listens on (port 0 resolved).
+    /// The address of the plain port (port 0 resolved), where it is open.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn plain(&self) -> Option<SocketAddr> {
+        self.plain
+    }
+
+    /// The address of the TLS port, where it is open.
+    #[must_use]
+    pub fn tls(&self) -> Option<SocketAddr> {
+        self.tls
     }
 
     /// Takes no more connections, lets open calls end within a bounded time, and waits for the thread.
@@ -98,19 +116,43 @@ impl Control {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, api: Api, stopped: watch::Receiver<bool>) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "the internal port answers with Nagle's delay");
-        }
-    });
-    let wait = |mut stopped: watch::Receiver<bool>| async move {
-        // An error means that the sender has gone, which is a stop too.
-        let _ = stopped.wait_for(|stop| *stop).await;
+fn bind(listen: SocketAddr, setting: &str) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(listen).map_err(|error| {
+        let text = format!("the internal port can't listen on {listen}: {error}; set {setting} or INTERNAL_HOST");
+        io::Error::new(error.kind(), text)
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn serve(
+    plain: Option<std::net::TcpListener>,
+    tls: Option<(std::net::TcpListener, Handshakes)>,
+    api: Api,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let router = router(api);
+    let plain = async {
+        let Some(listener) = plain else { return Ok(()) };
+        let listener = TcpListener::from_std(listener)?.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "the internal port answers with Nagle's delay");
+            }
+        });
+        axum::serve(listener, router.clone()).with_graceful_shutdown(stop(stopped.clone())).await
     };
-    let drained = axum::serve(listener, router(api)).with_graceful_shutdown(wait(stopped.clone()));
+    let tls = async {
+        let Some((listener, handshakes)) = tls else { return Ok(()) };
+        let listener = TlsListener::start(TcpListener::from_std(listener)?, handshakes)?;
+        axum::serve(listener, router.clone()).with_graceful_shutdown(stop(stopped.clone())).await
+    };
     tokio::select! {
-        result = drained => result,
-        () = async { wait(stopped).await; tokio::time::sleep(DRAIN_TIMEOUT).await } => Ok(()),
+        result = async { tokio::try_join!(plain, tls) } => result.map(|((), ())| ()),
+        () = async { stop(stopped.clone()).await; tokio::time::sleep(DRAIN_TIMEOUT).await } => Ok(()),
     }
+}
+
+async fn stop(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender has gone, which is a stop too.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }

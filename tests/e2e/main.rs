@@ -34,4 +34,8 @@ mod proxy_kafka;
 mod proxy_reactive;
 mod settings;
 mod subscriptions;
+mod tls;
+mod tls_certificates;
+mod tls_handshakes;
+mod tls_internal;
 mod tune;

@@ -29,6 +29,7 @@ impl EventSink for Keeper {
 fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -> (Response, Vec<Submission>) {
     let keeper = Arc::new(Keeper { kept: Mutex::default(), answer });
     let api = Api {
+        access: Access::default(),
         health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None },
         metrics: None,
         apis: apis_in_memory(),

@@ -19,6 +19,8 @@ pub(crate) struct Gateway {
     child: Child,
     inbound: SocketAddr,
     internal: SocketAddr,
+    inbound_tls: Option<SocketAddr>,
+    internal_tls: Option<SocketAddr>,
     log: Log,
 }
 
@@ -54,7 +56,10 @@ impl Gateway {
                 panic!("the gateway {why} ({status:?}):\n{}", log.text());
             }
         };
-        Self { inbound: address(&line, "inbound="), internal: address(&line, "internal="), child, log }
+        let [inbound, internal] = ["inbound=", "internal="]
+            .map(|name| address(&line, name).unwrap_or_else(|| panic!("no {name}ADDRESS in {line:?}")));
+        let [inbound_tls, internal_tls] = ["inbound-tls=", "internal-tls="].map(|name| address(&line, name));
+        Self { inbound, internal, inbound_tls, internal_tls, child, log }
     }
 
     /// Starts a gateway that must refuse its settings, and waits for its end.
@@ -87,6 +92,28 @@ impl Gateway {
     /// Address of the internal port.
     pub(crate) fn internal(&self) -> SocketAddr {
         self.internal
+    }
+
+    /// Address of the inbound TLS port.
+    pub(crate) fn inbound_tls(&self) -> SocketAddr {
+        self.inbound_tls.expect("the gateway has a certificate")
+    }
+
+    /// Address of the internal TLS port.
+    pub(crate) fn internal_tls(&self) -> SocketAddr {
+        self.internal_tls.expect("the gateway has a certificate")
+    }
+
+    /// Calls of clients go to this address from now on, which leads to the gateway.
+    pub(crate) fn call_through(&mut self, address: SocketAddr) {
+        self.inbound = address;
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: kill takes no pointers; the child is ours and not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the child takes signals");
     }
 
     /// Process id, for a look into `/proc`.
@@ -182,6 +209,8 @@ fn spawn(arguments: &[&str], settings: &[(&str, &str)]) -> (Child, Log, mpsc::Re
             ("INBOUND_HOST", "127.0.0.1"),
             ("INBOUND_PORT", "0"),
             ("API_HTTP_PORT", "0"),
+            ("INBOUND_HTTPS_PORT", "0"),
+            ("API_HTTPS_PORT", "0"),
             ("SHARDS", "1"),
             ("LOG_LEVEL", "info"),
         ])
@@ -218,9 +247,8 @@ fn collect(
     })
 }
 
-fn address(line: &str, name: &str) -> SocketAddr {
-    let text = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-    let address: SocketAddr =
-        text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name}ADDRESS in {line:?}"));
-    (Ipv4Addr::LOCALHOST, address.port()).into()
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
+    let text = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+    let address: SocketAddr = text.parse().ok()?;
+    Some((Ipv4Addr::LOCALHOST, address.port()).into())
 }

@@ -13,6 +13,7 @@ pub(crate) mod longpolling;
 pub(crate) mod metrics;
 pub(crate) mod service;
 pub(crate) mod sse;
+pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod websocket_frames;
 
