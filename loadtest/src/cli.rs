@@ -219,7 +219,7 @@ pub(crate) struct SourceArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct Common {
-    /// Server, http:// or ws://. With a path, it is used as it is, and {subscriptions}, {type}, {key}, {index} are filled in
+    /// Server, http://, ws://, https:// or wss://. With a path, it is used as it is, and {subscriptions}, {type}, {key}, {index} are filled in
     #[arg(long, default_value = "http://127.0.0.1:4000", help_heading = "Server")]
     url: String,
     /// How clients connect

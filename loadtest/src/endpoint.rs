@@ -4,8 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::error::LoadError;
 use crate::scenario::{Target, Transport};
+use crate::socket::TlsClients;
 
-/// A parsed `http://` or `ws://` address. TLS is not spoken.
+/// A parsed address: `http://`, `ws://`, or with TLS `https://`, `wss://`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Endpoint {
     /// Host and port as they stand in the address.
@@ -14,28 +15,40 @@ pub(crate) struct Endpoint {
     pub(crate) path: String,
     /// Where to connect.
     pub(crate) address: SocketAddr,
+    /// TLS is spoken.
+    pub(crate) secure: bool,
 }
 
 impl Endpoint {
     pub(crate) fn parse(url: &str) -> Result<Self, LoadError> {
         let refused = |reason: &str| LoadError::Url { url: url.to_owned(), reason: reason.to_owned() };
-        let rest = url
-            .strip_prefix("http://")
-            .or_else(|| url.strip_prefix("ws://"))
-            .ok_or_else(|| refused("it must start with http:// or ws:// (TLS is not supported)"))?;
+        let schemes = [("http://", false), ("ws://", false), ("https://", true), ("wss://", true)];
+        let found = schemes.iter().find_map(|(scheme, secure)| Some((url.strip_prefix(scheme)?, *secure)));
+        let (rest, secure) = found.ok_or_else(|| refused("it must start with http://, ws://, https:// or wss://"))?;
         let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(path_at);
         if authority.is_empty() || rest.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
             return Err(refused("it has no host, or blanks in it"));
         }
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let host_and_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let host_and_port =
+            if has_port { authority.to_owned() } else { format!("{authority}:{}", if secure { 443 } else { 80 }) };
         let address = host_and_port
             .to_socket_addrs()
             .map_err(|error| refused(&format!("its host can't be resolved: {error}")))?
             .min_by_key(|address| !address.is_ipv4())
             .ok_or_else(|| refused("its host has no address"))?;
-        Ok(Self { authority: authority.to_owned(), path: path.to_owned(), address })
+        Ok(Self { authority: authority.to_owned(), path: path.to_owned(), address, secure })
+    }
+
+    /// [`Self::parse`] for what is only spoken without TLS.
+    pub(crate) fn parse_plain(url: &str) -> Result<Self, LoadError> {
+        let endpoint = Self::parse(url)?;
+        if endpoint.secure {
+            let reason = "only clients of event streams and WebSockets speak TLS".to_owned();
+            return Err(LoadError::Url { url: url.to_owned(), reason });
+        }
+        Ok(endpoint)
     }
 }
 
@@ -65,6 +78,19 @@ impl Opening {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.endpoint.address
+    }
+
+    /// What its clients need for TLS; `None` without.
+    ///
+    /// # Errors
+    /// The host can't be named in a certificate.
+    pub(crate) fn tls(&self) -> Result<Option<TlsClients>, LoadError> {
+        if !self.endpoint.secure {
+            return Ok(None);
+        }
+        let authority = &self.endpoint.authority;
+        let clients = TlsClients::new(authority);
+        clients.map(Some).map_err(|reason| LoadError::Url { url: format!("https://{authority}"), reason })
     }
 
     pub(crate) fn transport(&self) -> Transport {
@@ -170,6 +196,17 @@ mod tests {
         assert!(request(&target, false, 3).starts_with("GET /x/3?k=k3&t=load.test HTTP/1.1\r\n"));
         let opening = Opening::new(&target, "load.test", false).unwrap();
         assert_eq!(opening.first_frame(3).unwrap(), r#"{"subscribe":"k3"}"#);
+    }
+
+    #[test]
+    fn tls_is_for_clients_of_events_only() {
+        let secure = Endpoint::parse("wss://localhost/x").unwrap();
+        assert_eq!((secure.secure, secure.address.port()), (true, 443));
+        assert!(!Endpoint::parse("ws://localhost").unwrap().secure);
+        assert!(Endpoint::parse_plain("https://localhost").is_err());
+        let target = |url| Opening::new(&Target::new(url, Transport::Ws), "t", false).unwrap();
+        assert!(target("wss://127.0.0.1:1").tls().unwrap().is_some());
+        assert!(target("ws://127.0.0.1:1").tls().unwrap().is_none());
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod service;
+mod socket;
 mod sys;
 mod table;
 mod tally;

@@ -1,7 +1,7 @@
 //! The receiving thread: all clients' sockets on one epoll queue, one large read buffer for all.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{ErrorKind, Read as _};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,6 +17,7 @@ use crate::endpoint::Opening;
 use crate::error::LoadError;
 use crate::latency;
 use crate::report::Second;
+use crate::socket::{Socket, TlsClients};
 use crate::sys::{self, Epoll, Interest, ReadyList};
 use crate::tally::{Counts, Progress, Tally};
 use crate::wire::MAX_MESSAGE_BYTES;
@@ -92,7 +93,7 @@ pub(crate) struct Received {
 }
 
 struct Client {
-    stream: TcpStream,
+    socket: Socket,
     protocol: Protocol,
     left_over: Vec<u8>,
     outgoing: Vec<u8>,
@@ -104,6 +105,7 @@ struct Client {
 pub(crate) struct Receiver<'a> {
     plan: ReceiverPlan,
     shared: &'a Shared,
+    tls: Option<TlsClients>,
     clock: Clock,
     epoll: Epoll,
     clients: Vec<Option<Client>>,
@@ -147,6 +149,7 @@ impl<'a> Receiver<'a> {
             second_deliveries: 0,
             progress,
             audits: Vec::new(),
+            tls: plan.opening.tls()?,
             plan,
             shared,
             clock,
@@ -220,11 +223,18 @@ impl<'a> Receiver<'a> {
         if let Err(error) = self.epoll.add(stream.as_raw_fd(), u64::from(index), interest) {
             return self.lost(index, progress, || format!("epoll_ctl: {error}"));
         }
+        let socket = match &self.tls {
+            None => Socket::Plain(stream),
+            Some(tls) => match tls.wrap(stream) {
+                Ok(socket) => socket,
+                Err(error) => return self.lost(index, progress, || format!("TLS: {error}")),
+            },
+        };
         let mut outgoing = Vec::new();
         protocol.request(&self.plan.opening, index, &mut outgoing);
         let (left_over, waits_to_write) = (Vec::new(), false);
         self.clients[index as usize] =
-            Some(Client { stream, protocol, left_over, outgoing, waits_to_write, progress, opened_ns });
+            Some(Client { socket, protocol, left_over, outgoing, waits_to_write, progress, opened_ns });
         self.write(index);
     }
 
@@ -232,7 +242,9 @@ impl<'a> Receiver<'a> {
     fn write(&mut self, index: u32) {
         let Some(client) = self.clients[index as usize].as_mut() else { return };
         while !client.outgoing.is_empty() {
-            match (&client.stream).write(&client.outgoing) {
+            match client.socket.write(&client.outgoing) {
+                // TLS has no more room; it goes on when the socket has.
+                Ok(0) => break,
                 Ok(sent) => drop(client.outgoing.drain(..sent)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
@@ -242,11 +254,14 @@ impl<'a> Receiver<'a> {
         if client.outgoing.is_empty() {
             client.outgoing = Vec::new();
         }
-        let waits = !client.outgoing.is_empty();
+        if let Err(error) = client.socket.flush() {
+            return self.end(index, || format!("sending: {error}"));
+        }
+        let waits = !client.outgoing.is_empty() || client.socket.wants_write();
         if waits != client.waits_to_write {
             client.waits_to_write = waits;
             let interest = Interest { read: true, write: waits };
-            if let Err(error) = self.epoll.change(client.stream.as_raw_fd(), u64::from(index), interest) {
+            if let Err(error) = self.epoll.change(client.socket.tcp().as_raw_fd(), u64::from(index), interest) {
                 self.end(index, || format!("epoll_ctl: {error}"));
             }
         }
@@ -267,10 +282,15 @@ impl<'a> Receiver<'a> {
             buffer.resize((kept + SMALLEST_READ_BYTES).next_power_of_two(), 0);
         }
         buffer[..kept].copy_from_slice(&client.left_over);
-        let (new, closed) = match (&client.stream).read(&mut buffer[kept..]) {
+        let (new, closed) = match client.socket.read(&mut buffer[kept..]) {
             Ok(0) => (0, true),
             Ok(new) => (new, false),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                if client.socket.wants_write() && !client.waits_to_write {
+                    self.write(index);
+                }
+                return;
+            }
             Err(error) => return self.end(index, || format!("reading: {error}")),
         };
         let now_ns = clock.now_ns();
@@ -280,7 +300,7 @@ impl<'a> Receiver<'a> {
         let absorbed = protocol.absorb(arrived, &plan.opening, index, outgoing, |payload| {
             tally.message(progress, payload, now_ns);
         });
-        let has_output = !client.outgoing.is_empty() && !client.waits_to_write;
+        let has_output = (!client.outgoing.is_empty() || client.socket.wants_write()) && !client.waits_to_write;
         let became_ready = !was_ready && client.progress.ready;
         match absorbed {
             Ok((rest, next)) => {
@@ -314,7 +334,7 @@ impl<'a> Receiver<'a> {
         if let Some(client) = self.clients[index as usize].take() {
             self.tally.interval.saturating_record(((now_ns - client.opened_ns) / 1_000).max(1));
             if self.plan.reset {
-                let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
+                let _ = socket2::SockRef::from(client.socket.tcp()).set_linger(Some(Duration::ZERO));
             }
         }
         self.open -= 1;
@@ -373,7 +393,7 @@ impl<'a> Receiver<'a> {
         for index in 0..self.plan.slow {
             let Some(client) = self.clients[index as usize].as_ref() else { continue };
             let nothing = Interest { read: false, write: false };
-            if let Err(error) = self.epoll.change(client.stream.as_raw_fd(), u64::from(index), nothing) {
+            if let Err(error) = self.epoll.change(client.socket.tcp().as_raw_fd(), u64::from(index), nothing) {
                 self.end(index, || format!("epoll_ctl: {error}"));
             }
         }
@@ -386,7 +406,7 @@ impl<'a> Receiver<'a> {
             self.clients.iter_mut().take(self.plan.slow as usize).filter_map(Option::take).collect();
         while !waiting.is_empty() && self.clock.now_ns() < until_ns {
             let mut has_read = false;
-            waiting.retain_mut(|client| match client.stream.read(&mut self.buffer) {
+            waiting.retain_mut(|client| match client.socket.tcp().read(&mut self.buffer) {
                 Ok(1..) => {
                     has_read = true;
                     true

@@ -133,7 +133,7 @@ mod tests {
         folder.write_certificate("new.example");
         assert!(follower.look(false).is_none(), "more may change");
         let configs = follower.look(false).expect("it is stable").expect("it can be used");
-        assert!(is_served_with(&configs, "new.example"));
+        assert!(is_served_with(&configs, &folder, "new.example"));
         assert!(follower.look(false).is_none());
         folder.write("key.pem", "broken");
         let problems = follower.look(true).expect("it was asked for").expect_err("the key is broken");

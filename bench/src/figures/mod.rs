@@ -1,7 +1,7 @@
 //! The figures of whole processes, as they stand in docs/benchmarks.md.
 //!
 //! Each figure runs the real `tidegate` on one CPU, the load generator on another, and where it is compared with a floor,
-//! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`,
+//! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`, `tls`,
 //! `discard` and `matching` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
 
 mod broadcast;
@@ -17,6 +17,7 @@ pub mod process;
 mod proxied;
 mod reactive;
 mod routes;
+mod tls;
 mod unanswered;
 mod unicast;
 
@@ -32,7 +33,7 @@ pub use self::error::FigureError;
 type Measure = fn(&Context) -> Result<Vec<Finding>, FigureError>;
 
 /// All figures by section and name, in the order of the tables. Those that leave most behind in the kernel come last.
-const FIGURES: [(Section, &str, Measure); 16] = [
+const FIGURES: [(Section, &str, Measure); 18] = [
     (Section::Requests, "proxy", proxied::throughput),
     (Section::Requests, "added", proxied::added_latency),
     (Section::Requests, "routes", routes::route_match),
@@ -44,6 +45,8 @@ const FIGURES: [(Section, &str, Measure); 16] = [
     (Section::Events, "unicast", unicast::cost),
     (Section::Events, "idle", connections::idle),
     (Section::Events, "handshakes", connections::handshakes),
+    (Section::Events, "idle-tls", tls::idle),
+    (Section::Events, "handshakes-tls", tls::handshakes),
     (Section::Events, "drop", discard::discard),
     (Section::Events, "index", matching::no_match),
     (Section::Events, "delay", unicast::delay),

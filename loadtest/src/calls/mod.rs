@@ -129,7 +129,7 @@ fn begin(scenario: &CallScenario) -> (Clock, Phases, Ledger) {
 
 /// Checks that there are enough files for the connections, and somebody who takes them.
 fn open_path(calls: &HttpCalls, concurrency: u32) -> Result<Endpoint, LoadError> {
-    let endpoint = Endpoint::parse(&calls.url)?;
+    let endpoint = Endpoint::parse_plain(&calls.url)?;
     let wanted = u64::from(concurrency);
     let limit = sys::raise_open_files().map_err(LoadError::system("raising the limit of open files"))?;
     if wanted + OTHER_FILES > limit {

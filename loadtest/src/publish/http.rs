@@ -55,7 +55,7 @@ impl Outcome {
 
 impl HttpPublisher {
     pub(crate) fn open(source: &HttpSource) -> Result<Self, LoadError> {
-        let mut endpoint = Endpoint::parse(&source.url)?;
+        let mut endpoint = Endpoint::parse_plain(&source.url)?;
         if matches!(endpoint.path.as_str(), "" | "/") {
             endpoint.path = "/_rig/v1/events".to_owned();
         }

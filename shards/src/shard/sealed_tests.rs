@@ -14,7 +14,7 @@ use super::tests::Rig;
 use crate::settings::ShardSettings;
 use crate::subscription::parse_list;
 use crate::tls::Session;
-use crate::tls::test_client::{TestClient, server_config};
+use crate::tls::client_tests::{TestClient, server_config};
 
 fn settings(max_queue_bytes: usize) -> ShardSettings {
     ShardSettings { max_connections_per_minute: 1_000, max_queue_bytes, ..ShardSettings::default() }

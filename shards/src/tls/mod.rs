@@ -4,12 +4,12 @@
 //! case; this way there is one path. The session keeps no buffers while it is idle: records are read out of the shard's
 //! read buffer, and are written into the shard's one scratch buffer.
 
+#[cfg(test)]
+pub(crate) mod client_tests;
 mod failure;
 mod session;
 #[cfg(test)]
 mod session_tests;
-#[cfg(test)]
-pub(crate) mod test_client;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 use rustls::RootCertStore;
 use rustls::version::{TLS12, TLS13};
 
-use super::test_client::{TestClient, server_config};
+use super::client_tests::{TestClient, server_config};
 use super::{HandshakeFailure, Session};
 
 fn session() -> Session {
@@ -123,12 +123,12 @@ fn what_breaks_the_protocol_is_refused_with_an_alert_and_a_reason() {
     let (mut session, mut client) = (session(), TestClient::new(&TLS13, "smtp"));
     let error = session.receive(&mut client.outgoing()).unwrap_err();
     assert_eq!(HandshakeFailure::from(&error), HandshakeFailure::Incompatible);
-    let told = client.take(&session.waiting().to_vec()).unwrap_err();
+    let told = client.take(session.waiting()).unwrap_err();
     assert_eq!(told, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol));
 
     let (mut session, mut client) = (self::session(), TestClient::trusting(RootCertStore::empty(), &TLS13, "http/1.1"));
     session.receive(&mut client.outgoing()).unwrap();
-    client.take(&session.waiting().to_vec()).unwrap_err();
+    client.take(session.waiting()).unwrap_err();
     let error = session.receive(&mut client.outgoing()).unwrap_err();
     assert_eq!(HandshakeFailure::from(&error), HandshakeFailure::RefusedByClient);
 }
