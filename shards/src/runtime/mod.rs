@@ -13,6 +13,7 @@ mod open;
 mod polling;
 mod proxy;
 mod publish;
+mod readiness;
 mod service;
 mod start;
 mod stream;
@@ -48,6 +49,7 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,
