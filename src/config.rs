@@ -4,6 +4,7 @@ pub mod catalogue;
 mod features;
 mod hub;
 mod proxy;
+mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -18,6 +19,7 @@ use tidegate_shards::proxy::definition::Definition;
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use proxy::ProxyConfig;
+pub use sessions::SessionsConfig;
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -72,6 +74,8 @@ pub struct Config {
     pub long_polling_session_ms: u64,
     /// The API proxy.
     pub proxy: ProxyConfig,
+    /// Identities of connections, and the blacklist.
+    pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
     pub node_cookie: Option<String>,
     /// Log level.
@@ -132,6 +136,7 @@ impl Config {
             long_polling_wait_ms: reader.number("LONG_POLLING_WAIT_MS", 0..=MAX_TIMEOUT_MS),
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
             proxy: proxy::proxy(reader),
+            sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
             log_format: reader.word("LOG_FMT", Format::WORDS),

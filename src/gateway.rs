@@ -29,6 +29,7 @@ use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
+use crate::sessions::{Blacklist, BlacklistSources};
 use crate::signals::StopSignals;
 use crate::{check, limits};
 
@@ -59,6 +60,7 @@ pub struct Gateway {
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
+    blacklist: Arc<Blacklist>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
 }
@@ -146,7 +148,17 @@ impl Gateway {
             history_bytes: config.history_bytes,
         };
         let apis = Apis::open(&api_sources(config, cores.len()))?;
+        let blacklist = Blacklist::open(&BlacklistSources {
+            kafka: config.kafka.as_ref().map(|settings| (settings, config.sessions.topic.as_str())),
+            state_dir: config.proxy.state_dir.as_deref(),
+        })
+        .inspect_err(|_| apis.stop())?;
+        let stop_following = || {
+            apis.stop();
+            blacklist.stop();
+        };
         let mut settings = shard_settings(config, cores.len());
+        settings.sessions = Arc::clone(blacklist.table());
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -161,7 +173,7 @@ impl Gateway {
             log,
         };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
-            .inspect_err(|_| apis.stop())
+            .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
@@ -176,18 +188,20 @@ impl Gateway {
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
+                blacklist: Some(Arc::clone(&blacklist)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
+            blacklist: Arc::clone(&blacklist),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
         });
         let control = match control {
             Ok(control) => control,
             Err(error) => {
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -197,7 +211,7 @@ impl Gateway {
             Ok(ingress) => ingress,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -206,14 +220,14 @@ impl Gateway {
             Ok(replies) => replies,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 stop.request();
                 shut_down(node);
                 return Err(error);
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, blacklist, requests, replies })
     }
 
     /// Where it listens.
@@ -226,6 +240,7 @@ impl Gateway {
     pub fn stop(self) {
         self.control.stop();
         self.apis.stop();
+        self.blacklist.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -315,6 +330,9 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
         echo_endpoint: config.echo_endpoint,
+        sessions: Arc::default(),
+        end_at_token_expiry: config.sessions.end_at_token_expiry,
+        subscription_mode: config.sessions.mode,
         spin_us: config.spin_us,
     }
 }

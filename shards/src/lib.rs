@@ -11,7 +11,8 @@
 //!    [`query`], [`cookie`]), speaks [`ws`] and [`sse`], and serves the rest through hyper.
 //!
 //! Subscriptions come in through [`subscription`] (and [`claims`]), connections are named by [`token`], time passes through
-//! the wheel of `tidegate_reactive` and [`rate`], long polling keeps its events in [`longpoll`]. [`node`] starts all shards. Events published over HTTP
+//! the wheel of `tidegate_reactive` and [`rate`], long polling keeps its events in [`longpoll`]. [`sessions`] says who is
+//! blacklisted. [`node`] starts all shards. Events published over HTTP
 //! leave through [`publication`] and [`submit`]. Every other request is the API proxy's: [`proxy`] decides, `runtime` carries.
 //!
 //! Everything but `runtime` is a state machine without event loop: bytes and time are passed in.
@@ -40,6 +41,7 @@ pub mod rate;
 pub mod record;
 mod runtime;
 pub mod segment;
+pub mod sessions;
 pub mod settings;
 pub mod shard;
 pub mod sse;

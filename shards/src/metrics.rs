@@ -86,6 +86,10 @@ pub struct ShardMetrics {
     pub connections_refused: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Connections ended because their session was blacklisted.
+    pub connections_killed: Cell,
+    /// Connections ended because their token had expired.
+    pub connections_expired: Cell,
     /// Gauge: subscriptions in force.
     pub subscriptions: Cell,
     /// Constraints accepted on fields without extractor.
@@ -133,6 +137,8 @@ impl Default for ShardMetrics {
             connections_accepted: cell(),
             connections_refused: cell(),
             connections_slow: cell(),
+            connections_killed: cell(),
+            connections_expired: cell(),
             subscriptions: cell(),
             constraints_ignored: cell(),
             requests_malformed: cell(),

@@ -12,7 +12,7 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("TLS listeners", &["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "HTTPS_KEYFILE", "HTTPS_KEYFILE_PASS"]),
     (
         "token verification and automatic subscriptions",
-        &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD", "AUTO_SUBSCRIPTIONS"],
+        &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD"],
     ),
     (
         "answers over Kinesis and NATS",
@@ -72,13 +72,6 @@ fn refuse_unsafe(reader: &mut Reader<'_>) {
             reader.problem(variable, "unknown check", "Use no_check, jwt_validation or a URL");
         }
     }
-    if reader.text("AUTO_SUBSCRIPTIONS").is_some_and(|text| text.eq_ignore_ascii_case("restrict")) {
-        reader.problem(
-            "AUTO_SUBSCRIPTIONS",
-            format!("this version can't restrict subscriptions by tokens yet, that comes with {LATER_VERSION}"),
-            "Unset it and keep untrusted clients away from this port, or wait for that version",
-        );
-    }
     if reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem(
             "HTTPS_CERTFILE",
@@ -105,7 +98,6 @@ fn validate(reader: &mut Reader<'_>) {
     if !reader.text("JWT_SESSION_FIELD").unwrap_or_default().starts_with('/') {
         reader.problem("JWT_SESSION_FIELD", "not a JSON pointer", "Use a pointer such as /jti");
     }
-    reader.word("AUTO_SUBSCRIPTIONS", &[("unite", ()), ("restrict", ())]);
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
     if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");

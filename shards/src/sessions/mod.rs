@@ -1,0 +1,12 @@
+//! Blacklisted sessions, as the shards see them: one table that one thread writes and every shard reads without a lock.
+//!
+//! Read [`fingerprint`](Fingerprint) (what stands for a session), [`table`](SessionTable) (is it listed?), and `changes`
+//! (how a shard hears which of its connections must end).
+
+mod changes;
+mod fingerprint;
+mod table;
+
+pub use changes::News;
+pub use fingerprint::Fingerprint;
+pub use table::{MAX_SESSIONS, SessionTable, SessionWriter, TableFull};
