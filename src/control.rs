@@ -6,6 +6,7 @@ mod exposition;
 mod health;
 mod messages;
 mod metrics;
+mod refusals;
 mod responses;
 mod router;
 mod server;

@@ -314,7 +314,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
-        cors: config.cors.as_str().into(),
+        cors: config.cors.clone(),
         extractors: Arc::clone(&config.extractors),
         strict_constraints: config.strict_constraints,
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
@@ -329,6 +329,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         token_key,
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
+        limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
         sessions: Arc::default(),
         end_at_token_expiry: config.sessions.end_at_token_expiry,

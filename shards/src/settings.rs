@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tidegate_reactive::correlation::CorrelationKey;
 
 use crate::extractor::Extractors;
+use crate::limits::LimitSettings;
+use crate::limits::origin::Cors;
 use crate::proxy::table::ApiTable;
 use crate::sessions::SessionTable;
 use crate::subscription::SubscriptionMode;
@@ -16,8 +18,8 @@ use crate::token::TokenKey;
 pub struct ShardSettings {
     /// Addresses of the inbound port; every shard binds each with `SO_REUSEPORT`.
     pub listen: Vec<SocketAddr>,
-    /// Value of `access-control-allow-origin` on Tidegate's own answers (`CORS`).
-    pub cors: Box<str>,
+    /// `access-control-allow-origin` on Tidegate's own answers (`CORS`).
+    pub cors: Cors,
     /// Extractors in force (`EXTRACTORS`).
     pub extractors: Arc<Extractors>,
     /// Refuse constraints on fields without extractor (`STRICT_CONSTRAINTS`).
@@ -57,6 +59,8 @@ pub struct ShardSettings {
     pub subscription_mode: SubscriptionMode,
     /// Settings of the API proxy.
     pub proxy: ProxySettings,
+    /// Limits on what clients may take, and who they are.
+    pub limits: LimitSettings,
 }
 
 /// What the API proxy of every shard is told at start.
@@ -102,7 +106,7 @@ impl Default for ShardSettings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
-            cors: "*".into(),
+            cors: Cors::Fixed("*".into()),
             extractors: Arc::default(),
             strict_constraints: false,
             max_connections_per_minute: 5_000,
@@ -122,6 +126,7 @@ impl Default for ShardSettings {
             end_at_token_expiry: true,
             subscription_mode: SubscriptionMode::Unite,
             proxy: ProxySettings::default(),
+            limits: LimitSettings::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
+use super::refusals;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
@@ -48,6 +49,7 @@ impl MetricSources {
         self.write_proxy(&mut page);
         self.write_blacklist(&mut page);
         self.write_shards(&mut page);
+        refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
@@ -215,9 +217,6 @@ impl MetricSources {
             ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
                 &shard.connections_accepted
             }),
-            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
-                &shard.connections_refused
-            }),
             (
                 "tidegate_connections_slow_total",
                 Kind::Counter,
@@ -361,6 +360,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
+            "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

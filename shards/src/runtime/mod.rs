@@ -7,8 +7,10 @@
 mod accept;
 mod adapter;
 mod body;
+mod collect;
 mod http;
 mod mail;
+mod multiplexed;
 mod open;
 mod polling;
 mod proxy;
@@ -28,6 +30,7 @@ use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
 pub(crate) use self::start::{ShardThread, start};
+use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
@@ -48,6 +51,7 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    rates: RefCell<RequestRates>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,

@@ -6,24 +6,24 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::service::{Answer, busy, text};
+use super::service::{Answer, Caller, busy, refused, text};
 use super::{SharedWorld, tokens};
 use crate::clock;
 use crate::cookie::{FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
 use crate::query::{BrokenEncoding, ConnectionQuery};
-use crate::runtime::open::{RATE_REACHED, within_limits};
+use crate::runtime::open::within_limits;
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
 use crate::token::TokenKind;
 
 /// Answers one call.
-pub(super) async fn answer(world: &SharedWorld, parts: &Parts) -> Answer {
+pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     let mut answer = match poll(world, parts).await {
         Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.body),
         Polled::Busy => busy(),
-        Polled::NoSession => open(world, parts).await,
+        Polled::NoSession => open(world, caller, parts).await,
     };
     let credentials = HeaderValue::from_static("true");
     answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
@@ -56,7 +56,7 @@ async fn poll(world: &SharedWorld, parts: &Parts) -> Polled {
     }
 }
 
-async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
+async fn open(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     let query = match ConnectionQuery::parse(parts.uri.query().unwrap_or(""), BrokenEncoding::Literal) {
         Ok(query) => query,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
@@ -76,12 +76,16 @@ async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
         if let Err(reason) = shard.compile(&subscriptions) {
             return text(StatusCode::BAD_REQUEST, reason);
         }
-        if !shard.admit(now_ms) {
-            return text(StatusCode::TOO_MANY_REQUESTS, RATE_REACHED);
+        let client = world.settings.limits.counted(caller.client);
+        if let Err(reason) = shard.admit_detached(now_ms, client) {
+            return refused(reason);
         }
         let output = Output::Session(Box::new(LongPolling::new(now_ms)));
         let token = |address| tokens::issue(world, TokenKind::Session, address);
         let address = shard.open_detached(output, token, now_ms);
+        if let Some(client) = client {
+            shard.hold(address, client);
+        }
         shard.set_subscriptions(address, &subscriptions, Some(reply));
         shard.opened(address);
         tokens::issue(world, TokenKind::Session, address)
