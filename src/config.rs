@@ -22,7 +22,7 @@ pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
-pub use sessions::SessionsConfig;
+pub use sessions::{SessionsConfig, TokenConfig};
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -79,6 +79,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The API proxy.
     pub proxy: ProxyConfig,
+    /// How tokens are verified; `None` refuses every token.
+    pub tokens: Option<TokenConfig>,
     /// Identities of connections, and the blacklist.
     pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
@@ -142,6 +144,7 @@ impl Config {
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
             limits: limits::limits(reader),
             proxy: proxy::proxy(reader),
+            tokens: sessions::tokens(reader),
             sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),

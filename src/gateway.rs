@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
+use tidegate_shards::auth::{SessionList, Verifier};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
@@ -147,18 +148,22 @@ impl Gateway {
             segment_bytes: SEGMENT_BYTES,
             history_bytes: config.history_bytes,
         };
-        let apis = Apis::open(&api_sources(config, cores.len()))?;
         let blacklist = Blacklist::open(&BlacklistSources {
             kafka: config.kafka.as_ref().map(|settings| (settings, config.sessions.topic.as_str())),
             state_dir: config.proxy.state_dir.as_deref(),
-        })
-        .inspect_err(|_| apis.stop())?;
+        })?;
+        let apis = Apis::open(&api_sources(config, cores.len())).inspect_err(|_| blacklist.stop())?;
+        blacklist.wait_until_read_back();
         let stop_following = || {
             apis.stop();
             blacklist.stop();
         };
         let mut settings = shard_settings(config, cores.len());
         settings.sessions = Arc::clone(blacklist.table());
+        settings.verifier = config.tokens.as_ref().map(|tokens| {
+            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
+            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
+        });
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -331,6 +336,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         proxy: proxy_settings(config, shards as usize, node_id),
         limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
+        verifier: None,
         sessions: Arc::default(),
         end_at_token_expiry: config.sessions.end_at_token_expiry,
         subscription_mode: config.sessions.mode,

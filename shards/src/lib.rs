@@ -17,6 +17,7 @@
 //!
 //! Everything but `runtime` is a state machine without event loop: bytes and time are passed in.
 
+pub mod auth;
 pub mod bearer;
 pub mod bell;
 pub mod claims;

@@ -300,7 +300,7 @@ pub const CATALOGUE: &[Setting] = &[
         TOKENS,
         "END_AT_TOKEN_EXPIRY",
         "true",
-        "A connection ends when its token expires, unless a fresh one came with a PUT of its subscriptions",
+        "A connection ends when its token expires, unless a fresh one came with a PUT",
     ),
     text(
         TOKENS,
@@ -338,7 +338,13 @@ pub const CATALOGUE: &[Setting] = &[
         "tidegate.apis",
         "Compacted topic of API definitions made over the internal port, where there is Kafka; nodes that share it share them",
     ),
-    text(PROXY, "STATE_DIR", "PATH", "", "Folder for API definitions made over the internal port, and for blacklisted sessions, without Kafka"),
+    text(
+        PROXY,
+        "STATE_DIR",
+        "PATH",
+        "",
+        "Folder for API definitions made over the internal port, and for blacklisted sessions, without Kafka",
+    ),
     text(PROXY, "PROXY_CONNECT_TIMEOUT", "MS", "5000", "Time to connect to a backend, TLS included"),
     text(PROXY, "PROXY_RECV_TIMEOUT", "MS", "5000", "Time for a backend to begin its answer"),
     text(PROXY, "PROXY_IDLE_TIMEOUT", "MS", "60000", "Time between two pieces of a body, either way"),

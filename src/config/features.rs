@@ -11,10 +11,6 @@ pub const LATER_VERSION: &str = "a later version";
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("TLS listeners", &["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "HTTPS_KEYFILE", "HTTPS_KEYFILE_PASS"]),
     (
-        "token verification and automatic subscriptions",
-        &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD"],
-    ),
-    (
         "answers over Kinesis and NATS",
         &["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT", "PROXY_KINESIS_REQUEST_REGION"],
     ),
@@ -89,15 +85,6 @@ fn validate(reader: &mut Reader<'_>) {
         reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
     }
     reader.switch("KINESIS_ENABLED");
-    let algorithm =
-        reader.word("JWT_ALG", &["hs256", "hs384", "hs512", "rs256", "rs384", "rs512"].map(|name| (name, name)));
-    let key = reader.text("JWT_SECRET_KEY").unwrap_or_default();
-    if algorithm.starts_with("rs") && !key.contains("-----BEGIN") {
-        reader.problem("JWT_SECRET_KEY", "JWT_ALG needs a PEM public key", "Put the PEM text into this variable");
-    }
-    if !reader.text("JWT_SESSION_FIELD").unwrap_or_default().starts_with('/') {
-        reader.problem("JWT_SESSION_FIELD", "not a JSON pointer", "Use a pointer such as /jti");
-    }
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
     if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");

@@ -67,6 +67,7 @@ pub struct CompactedLog {
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     caught_up: Mutex<Receiver<()>>,
+    started: Instant,
 }
 
 impl std::fmt::Debug for CompactedLog {
@@ -112,13 +113,14 @@ impl CompactedLog {
             stop,
             thread: Mutex::new(Some(thread)),
             caught_up: Mutex::new(caught_up),
+            started: Instant::now(),
         })
     }
 
-    /// Waits, a bounded time, until everything stored has been read; false if it hasn't.
+    /// Waits, a bounded time from the start, until everything stored has been read; false if it hasn't.
     pub fn wait_until_read_back(&self) -> bool {
         let caught_up = self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
-        caught_up.recv_timeout(READ_BACK_TIMEOUT).is_ok()
+        caught_up.recv_timeout(READ_BACK_TIMEOUT.saturating_sub(self.started.elapsed())).is_ok()
     }
 
     /// Writes a record; resolves with its offset once all in-sync replicas have it.

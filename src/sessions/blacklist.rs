@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tidegate_shards::sessions::record::Record;
 use tidegate_shards::sessions::{Fingerprint, SessionTable, TableFull};
 
 use super::file::SessionFile;
 use super::ledger::{Ledger, Listing};
-use super::record::Record;
 use crate::config::KafkaSettings;
 use crate::kafka::compacted::{CompactedLog, Entry, Subject};
 
@@ -88,7 +88,7 @@ pub struct Blacklist {
 }
 
 impl Blacklist {
-    /// Reads everything that is stored. With Kafka it waits a bounded time for it; what comes later comes into force then.
+    /// Reads the file, or begins to read the topic, see [`Self::wait_until_read_back`].
     ///
     /// # Errors
     /// The state file can't be used, librdkafka refuses a setting, or a thread can't be started.
@@ -142,15 +142,18 @@ impl Blacklist {
                 }
             }),
         )?;
-        if !log.wait_until_read_back() {
-            tracing::warn!(
-                topic,
-                "Kafka did not hand out the stored blacklist yet: until it does, this node accepts tokens of blacklisted sessions"
-            );
-        }
         // Set once, here.
         let _ = self.log.set(log);
         Ok(())
+    }
+
+    /// Waits until everything stored in the topic has been read, a bounded time since it was opened.
+    pub fn wait_until_read_back(&self) {
+        if self.log.get().is_some_and(|log| !log.wait_until_read_back()) {
+            tracing::warn!(
+                "Kafka did not hand out the stored blacklist yet: until it does, this node accepts tokens of blacklisted sessions"
+            );
+        }
     }
 
     /// The list as shards read it.

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::record::Record;
+use tidegate_shards::sessions::record::Record;
 
 /// Name of the file in `STATE_DIR`.
 const NAME: &str = "sessions.log";

@@ -4,9 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use tidegate_shards::sessions::record::Record;
 use tidegate_shards::sessions::{Fingerprint, MAX_SESSIONS, SessionTable, SessionWriter, TableFull};
-
-use super::record::Record;
 
 /// Ends that may be out of date before they are cleared away.
 const SPARE_ENDS: usize = 1_024;

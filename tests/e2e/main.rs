@@ -5,6 +5,7 @@ mod support;
 
 mod api_definitions;
 mod autobahn;
+mod automatic_subscriptions;
 mod bad_heads;
 mod bad_input;
 mod breaks_rig;
@@ -32,6 +33,8 @@ mod proxy_http_mixed;
 mod proxy_http_websocket;
 mod proxy_kafka;
 mod proxy_reactive;
+mod sessions;
+mod sessions_api;
 mod settings;
 mod subscriptions;
 mod tune;

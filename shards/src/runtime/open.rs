@@ -97,7 +97,8 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
     let chunked = head.version == HttpVersion::Http11;
     let cors = world.settings.cors.lines(head.header("origin"));
-    let requested = requested(world, head.query, head.header_values("authorization")).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let requested = requested(world, head.query, head.header_values("authorization"))
+        .map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::changes::{Changes, News};
 use super::fingerprint::Fingerprint;
+use crate::auth::SessionList;
 use crate::clock;
 
 /// Sessions that may be listed at a time: a million, in 32 MiB at most.
@@ -117,6 +118,12 @@ impl SessionTable {
             }
         }
         None
+    }
+}
+
+impl SessionList for SessionTable {
+    fn is_blacklisted(&self, session: &str) -> bool {
+        self.additions() > 0 && self.is_listed_now(Fingerprint::of(session))
     }
 }
 
@@ -319,7 +326,10 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![(0..50_u64, 1..9_u64).prop_map(|(s, until)| Step::Set(s, until)), (0..50_u64).prop_map(Step::Remove)]
+        prop_oneof![
+            (0..50_u64, 1..9_u64).prop_map(|(s, until)| Step::Set(s, until)),
+            (0..50_u64).prop_map(Step::Remove)
+        ]
     }
 
     proptest! {

@@ -141,7 +141,8 @@ mod tests {
                       "v": {"stable_field_index": 1, "event": {"json_pointer": "/v"}}}}"#,
         )
         .unwrap();
-        let canonical = |value: u8| Constraint { field: "u".into(), json: value.to_string().into() }.canonical().unwrap();
+        let canonical =
+            |value: u8| Constraint { field: "u".into(), json: value.to_string().into() }.canonical().unwrap();
         list.iter().map(|one| compile(one, &extractors, true).unwrap()).any(|one| {
             let holds = |(field, value): &(u16, Box<[u8]>)| **value == *canonical(values[usize::from(*field)]);
             one.clauses.is_empty() || one.clauses.iter().any(|clause| clause.iter().all(holds))

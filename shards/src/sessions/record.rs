@@ -1,7 +1,7 @@
 //! A stored entry: in the topic, the fingerprint is the key and the time is the value; in the file, a line holds both.
 
+use super::Fingerprint;
 use serde::{Deserialize, Serialize};
-use tidegate_shards::sessions::Fingerprint;
 
 /// A blacklisted session as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
