@@ -4,6 +4,11 @@
 mod support;
 
 mod api_definitions;
+mod attacks_browser;
+mod attacks_compression;
+mod attacks_http2;
+mod attacks_injection;
+mod attacks_slow;
 mod autobahn;
 mod automatic_subscriptions;
 mod bad_heads;
@@ -19,6 +24,8 @@ mod hostile;
 mod internal_port;
 mod kafka;
 mod kafka_security;
+mod limits;
+mod limits_addresses;
 mod matching;
 mod paths_and_heads;
 mod proxy_async;

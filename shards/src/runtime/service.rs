@@ -148,7 +148,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             put_subscriptions(world, caller, &token, &parts.headers, body).await
         }
         Route::Events if *method == Method::POST => {
-            if let Err(refusal) = count_request(world, caller, parts) {
+            if let Some(refusal) = over_rate(world, caller, parts) {
                 return refusal;
             }
             match read_body(world, caller, body, world.settings.max_body_bytes).await {
@@ -162,31 +162,30 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             answer.headers_mut().insert(header::CONTENT_TYPE, plain);
             uncached(answer)
         }
-        _ => match count_request(world, caller, parts) {
-            Ok(()) => proxy::answer(world, caller, parts, body).await,
-            Err(refusal) => refusal,
+        _ => match over_rate(world, caller, parts) {
+            None => proxy::answer(world, caller, parts, body).await,
+            Some(refusal) => refusal,
         },
     }
 }
 
-/// Holds a request against the rates of its address and its credentials.
-fn count_request(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Result<(), Answer> {
+/// Counts a request for its address and its credentials; the answer to one over their rates.
+fn over_rate(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Option<Answer> {
     let mut rates = world.rates.borrow_mut();
     if rates.is_unlimited() {
-        return Ok(());
+        return None;
     }
     let client = world.settings.limits.counted(caller.client);
     let credentials = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    rates.take(client, credentials, parts.uri.query(), clock::now_us()).map_err(|limited| {
-        let shard = world.shard.borrow();
-        match limited {
-            Limited::Address(_) => shard.metrics().requests_limited_address.add(1),
-            Limited::Token(_) => shard.metrics().requests_limited_token.add(1),
-        }
-        let mut answer = text(StatusCode::TOO_MANY_REQUESTS, limited.reason());
-        answer.headers_mut().insert(header::RETRY_AFTER, limited.retry_after_s().into());
-        uncached(answer)
-    })
+    let limited = rates.take(client, credentials, parts.uri.query(), clock::now_us()).err()?;
+    let shard = world.shard.borrow();
+    match limited {
+        Limited::Address(_) => shard.metrics().requests_limited_address.add(1),
+        Limited::Token(_) => shard.metrics().requests_limited_token.add(1),
+    }
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, limited.reason());
+    answer.headers_mut().insert(header::RETRY_AFTER, limited.retry_after_s().into());
+    Some(uncached(answer))
 }
 
 /// The answer to a connection that isn't let in.
