@@ -16,6 +16,7 @@ mod open;
 mod polling;
 mod proxy;
 mod publish;
+mod readiness;
 mod service;
 mod start;
 mod stream;
@@ -53,6 +54,7 @@ struct World {
     sinks: Sinks,
     proxy: proxy::Proxy,
     rates: RefCell<RequestRates>,
+    readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,
