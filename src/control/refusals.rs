@@ -35,7 +35,9 @@ const BY_LIMIT: &[(&str, &str, &[Limit])] = &[
 ];
 
 /// Those that stand alone.
-const ALONE: &[(&str, &str, fn(&ShardMetrics) -> &Cell)] = &[
+type Alone = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
+
+const ALONE: &[Alone] = &[
     ("tidegate_connections_shed_total", "Connections ended because their shard had too much waiting.", |shard| {
         &shard.connections_shed
     }),
