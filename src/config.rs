@@ -5,6 +5,7 @@ mod features;
 mod hub;
 mod limits;
 mod proxy;
+mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -21,6 +22,7 @@ pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
+pub use sessions::{SessionsConfig, TokenConfig};
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -77,6 +79,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The API proxy.
     pub proxy: ProxyConfig,
+    /// How tokens are verified; `None` refuses every token.
+    pub tokens: Option<TokenConfig>,
+    /// Identities of connections, and the blacklist.
+    pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
     pub node_cookie: Option<String>,
     /// Log level.
@@ -138,6 +144,8 @@ impl Config {
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
             limits: limits::limits(reader),
             proxy: proxy::proxy(reader),
+            tokens: sessions::tokens(reader),
+            sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
             log_format: reader.word("LOG_FMT", Format::WORDS),

@@ -104,6 +104,10 @@ pub struct ShardMetrics {
     pub bodies_timed_out: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Connections ended because their session was blacklisted.
+    pub connections_killed: Cell,
+    /// Connections ended because their token had expired.
+    pub connections_expired: Cell,
     /// Gauge: subscriptions in force.
     pub subscriptions: Cell,
     /// Constraints accepted on fields without extractor.
@@ -160,6 +164,8 @@ impl Default for ShardMetrics {
             requests_limited_token: cell(),
             bodies_timed_out: cell(),
             connections_slow: cell(),
+            connections_killed: cell(),
+            connections_expired: cell(),
             subscriptions: cell(),
             constraints_ignored: cell(),
             requests_malformed: cell(),

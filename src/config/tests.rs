@@ -98,6 +98,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("SUBSCRIPTION_CHECK", "sometimes"),
         ("SUBMISSION_CHECK", "sometimes"),
         ("AUTO_SUBSCRIPTIONS", "both"),
+        ("END_AT_TOKEN_EXPIRY", "never"),
+        ("SESSIONS_TOPIC", "a b"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FMT", "foo"),
         ("PROMETHEUS_METRICS_ENABLED", "x"),

@@ -6,6 +6,7 @@
 
 mod accept;
 mod adapter;
+mod bearer;
 mod body;
 mod collect;
 mod http;

@@ -7,12 +7,13 @@ use http::{Response, StatusCode};
 
 use super::body::Body;
 use super::service::{Answer, Caller, busy, refused, text};
-use super::{SharedWorld, tokens};
+use super::{SharedWorld, bearer, tokens};
+use crate::bearer::Bearer;
 use crate::clock;
 use crate::cookie::{FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
 use crate::query::{BrokenEncoding, ConnectionQuery};
-use crate::runtime::open::within_limits;
+use crate::runtime::open::in_force;
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
@@ -61,11 +62,13 @@ async fn open(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
         Ok(query) => query,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    if query.jwt.is_some() {
-        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
-    }
+    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Bearer { automatic, identity } = match bearer::of_connection(world, query.jwt.as_deref(), authorization) {
+        Ok(bearer) => bearer,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), |json| parse_query_parameter(json, true));
-    let subscriptions = match list.and_then(|list| within_limits(world, list, Duplicates::Drop)) {
+    let subscriptions = match list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop)) {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
@@ -87,6 +90,7 @@ async fn open(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
             shard.hold(address, client);
         }
         shard.set_subscriptions(address, &subscriptions, Some(reply));
+        shard.identify(address, &identity, now_ms);
         shard.opened(address);
         tokens::issue(world, TokenKind::Session, address)
     };

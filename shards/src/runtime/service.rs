@@ -15,7 +15,9 @@ use hyper::body::{Body as HttpBody, Incoming};
 use super::body::{Body, EventBody};
 use super::collect::{BODY_LATE, Unread, collect};
 use super::http::{Handed, Handoff, Phase, Progress};
-use super::{SharedWorld, open, polling, proxy, publish, tokens};
+use super::open::Requested;
+use super::{SharedWorld, bearer, open, polling, proxy, publish, tokens};
+use crate::bearer::Bearer;
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
 use crate::limits::origin::{Cors, CorsAnswer};
@@ -23,7 +25,7 @@ use crate::limits::requests::Limited;
 use crate::mailbox::{Control, SetOutcome};
 use crate::proxy::forward;
 use crate::shard::admission::Refused;
-use crate::shard::connection::Output;
+use crate::shard::connection::{Address, Output};
 use crate::subscription::{Duplicates, SubscriptionError, parse_put_body};
 use crate::token::TokenKind;
 use crate::trace;
@@ -231,8 +233,9 @@ fn from_refusal(refusal: &[u8]) -> Answer {
 
 /// An event stream that hyper carries: on HTTP/2, or asked for in an unusual way.
 fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
-    let subscriptions = match open::subscriptions_of(world, parts.uri.query()) {
-        Ok(subscriptions) => subscriptions,
+    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), authorization) {
+        Ok(requested) => requested,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
     let now_ms = clock::now_ms();
@@ -250,6 +253,7 @@ fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
         shard.hold(address, client);
     }
     shard.set_subscriptions(address, &subscriptions, None);
+    shard.identify(address, &identity, now_ms);
     shard.opened(address);
     drop(shard);
     let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address }));
@@ -284,21 +288,24 @@ async fn put_subscriptions(
     if shard == world.number && world.shard.borrow_mut().connections().get(address).is_none() {
         return gone();
     }
-    let credentials = headers.get_all(header::AUTHORIZATION).iter();
-    if credentials.filter_map(|value| value.to_str().ok()).any(|value| value.starts_with("Bearer ")) {
-        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
-    }
-    let subscriptions = match list.and_then(|list| open::within_limits(world, list, Duplicates::Keep)) {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Bearer { automatic, identity } = match bearer::of_put(world, authorization) {
+        Ok(bearer) => bearer,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
+    let subscriptions = match list.and_then(|list| open::in_force(world, automatic, list, Duplicates::Keep)) {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
     caller.progress.enter(Phase::Waiting);
     let (reply, outcome) = oneshot::channel();
     if shard == world.number {
-        world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
+        let mut shard = world.shard.borrow_mut();
+        shard.identify(address, &identity, clock::now_ms());
+        shard.set_subscriptions(address, &subscriptions, Some(reply));
     } else {
-        let message =
-            Control::SetSubscriptions { slot: address.slot, generation: address.generation, subscriptions, reply };
+        let Address { slot, generation } = address;
+        let message = Control::SetSubscriptions { slot, generation, subscriptions, identity, reply };
         if world.lanes[shard].send(message).is_err() {
             return busy();
         }

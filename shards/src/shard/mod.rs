@@ -2,11 +2,12 @@
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
 //! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), then `session` (long polling).
+//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
 
 pub mod admission;
 pub mod connection;
 mod delivery;
+pub mod identity;
 pub mod own_events;
 pub mod session;
 pub(crate) mod socket;
@@ -22,6 +23,7 @@ use tidegate_reactive::wheel::TimerWheel;
 use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::identity::Identities;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -50,6 +52,7 @@ enum Timer {
     Deadline = 2,
     Session = 3,
     Poll = 4,
+    Token = 5,
 }
 
 /// The state of one shard.
@@ -65,6 +68,7 @@ pub struct Shard {
     wheel: TimerWheel,
     due: Vec<u64>,
     admission: Admission,
+    identities: Identities,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
@@ -83,6 +87,7 @@ impl Shard {
         now_ms: u64,
     ) -> Self {
         let admission = Admission::new(settings.max_connections_per_minute);
+        let identities = Identities::new(settings.sessions.additions());
         Self {
             number,
             settings,
@@ -94,6 +99,7 @@ impl Shard {
             wheel: TimerWheel::new(now_ms),
             due: Vec::new(),
             admission,
+            identities,
             cork: None,
             segment: None,
             older_segments: std::collections::VecDeque::new(),
@@ -205,6 +211,7 @@ impl Shard {
         let Some(connection) = self.connections.remove(address) else { return };
         self.cork.take_if(|(slot, _)| *slot == address.slot);
         self.leave_place(address);
+        self.identities.forget(address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
             Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
@@ -277,6 +284,9 @@ impl Shard {
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
         let Some(connection) = self.connections.get(address) else { return };
+        if connection.closing != Closing::No {
+            return;
+        }
         let body = own_events::encode(event_type, data);
         let mut bytes = Vec::with_capacity(body.len() + 64);
         match &connection.output {
@@ -431,6 +441,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.end_killed_sessions(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -452,6 +463,8 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
+        } else if same(Timer::Token) {
+            self.token_timer(address, now_ms);
         }
     }
 

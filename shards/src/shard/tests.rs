@@ -1,5 +1,7 @@
 //! A shard driven by hand: real sockets, no event loop, time passed in.
 
+mod identity;
+
 use std::borrow::Cow;
 use std::io::Read;
 use std::os::fd::AsRawFd;
