@@ -1,6 +1,7 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
 mod certificates;
+mod summary;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
+use tidegate_shards::auth::{SessionList, Verifier};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
@@ -17,10 +19,10 @@ use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
-use self::certificates::{Certificates, access, shard_tls};
+use self::certificates::{Certificates, shard_tls};
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
-use crate::cores::{self, format_list};
+use crate::cores;
 use crate::egress::producer::KafkaSink;
 use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
@@ -32,6 +34,7 @@ use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
+use crate::sessions::{Blacklist, BlacklistSources};
 use crate::signals::StopSignals;
 use crate::tls::reload::Reload;
 use crate::{check, limits};
@@ -67,6 +70,7 @@ pub struct Gateway {
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
+    blacklist: Arc<Blacklist>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     reload: Option<Reload>,
@@ -154,8 +158,22 @@ impl Gateway {
             segment_bytes: SEGMENT_BYTES,
             history_bytes: config.history_bytes,
         };
-        let apis = Apis::open(&api_sources(config, cores.len()))?;
+        let blacklist = Blacklist::open(&BlacklistSources {
+            kafka: config.kafka.as_ref().map(|settings| (settings, config.sessions.topic.as_str())),
+            state_dir: config.proxy.state_dir.as_deref(),
+        })?;
+        let apis = Apis::open(&api_sources(config, cores.len())).inspect_err(|_| blacklist.stop())?;
+        blacklist.wait_until_read_back();
+        let stop_following = || {
+            apis.stop();
+            blacklist.stop();
+        };
         let mut settings = shard_settings(config, cores.len());
+        settings.sessions = Arc::clone(blacklist.table());
+        settings.verifier = config.tokens.as_ref().map(|tokens| {
+            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
+            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
+        });
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -170,7 +188,7 @@ impl Gateway {
             log,
         };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
-            .inspect_err(|_| apis.stop())
+            .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
@@ -189,18 +207,20 @@ impl Gateway {
                 kafka: hub.reachability().cloned(),
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.metrics)),
                 apis: Some(Arc::clone(&apis)),
+                blacklist: Some(Arc::clone(&blacklist)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
+            blacklist: Arc::clone(&blacklist),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
         });
         let control = match control {
             Ok(control) => control,
             Err(error) => {
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -210,7 +230,7 @@ impl Gateway {
             Ok(ingress) => ingress,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -219,7 +239,7 @@ impl Gateway {
             Ok(replies) => replies,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 stop.request();
                 shut_down(node);
                 return Err(error);
@@ -236,13 +256,26 @@ impl Gateway {
             Ok(reload) => reload,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 stop.request();
                 shut_down(node);
                 return Err(error);
             }
         };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, reload })
+        Ok(Self {
+            addresses,
+            cores,
+            node,
+            control,
+            ingress,
+            stop,
+            producer,
+            apis,
+            blacklist,
+            requests,
+            replies,
+            reload,
+        })
     }
 
     /// Where it listens.
@@ -258,6 +291,7 @@ impl Gateway {
         }
         self.control.stop();
         self.apis.stop();
+        self.blacklist.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -272,51 +306,6 @@ impl Gateway {
         if let Some(producer) = self.producer {
             producer.stop();
         }
-    }
-
-    /// One line for scripts: where to reach the gateway, now that it listens.
-    #[must_use]
-    pub fn ready_line(&self) -> String {
-        let inbound = self.addresses.inbound.first().map(ToString::to_string).unwrap_or_default();
-        let tls = |name: &str, address: Option<&SocketAddr>| address.map(|address| format!(" {name}={address}"));
-        let inbound_tls = tls("inbound-tls", self.addresses.inbound_tls.first()).unwrap_or_default();
-        let internal_tls = tls("internal-tls", self.addresses.internal_tls.as_ref()).unwrap_or_default();
-        format!("tidegate ready inbound={inbound} internal={}{inbound_tls}{internal_tls}", self.addresses.internal)
-    }
-
-    /// The start-up summary.
-    #[must_use]
-    pub fn summary(&self, config: &Config) -> String {
-        let plain = self.addresses.inbound.iter().map(|address| format!("http://{address}"));
-        let tls = self.addresses.inbound_tls.iter().map(|address| format!("https://{address}"));
-        let urls = plain.chain(tls).collect::<Vec<_>>().join(", ");
-        let pinned: Vec<_> = self.cores.iter().copied().flatten().collect();
-        let shards = match (self.cores.len(), pinned.as_slice()) {
-            (count, []) => format!("{count}, not pinned"),
-            (1, [core]) => format!("1 on core {core}"),
-            (count, pinned) => format!("{count} on cores {}", format_list(pinned)),
-        };
-        let endpoints = self.apis.endpoints();
-        let hub = config.kafka.as_ref().map_or_else(
-            || "local to this process (KAFKA_BROKERS reads from Kafka)".to_owned(),
-            |kafka| format!("Kafka at {}, topics {}", kafka.brokers.join(","), kafka.source_topics.join(", ")),
-        );
-        format!(
-            "Tidegate {version}\n  clients   {urls} (event streams, WebSocket, long polling)\n  \
-             internal  {internal} (/health, /metrics, /v3/messages, /v3/apis)\n  \
-             access    {access}\n  shards    {shards}\n  hub       {hub}\n  apis      \
-             {endpoints} endpoint{s}",
-            s = if endpoints == 1 { "" } else { "s" },
-            version = env!("CARGO_PKG_VERSION"),
-            internal = self.internal_urls(),
-            access = access(config),
-        )
-    }
-
-    fn internal_urls(&self) -> String {
-        let plain = self.control.plain().map(|address| format!("http://{address}"));
-        let tls = self.control.tls().map(|address| format!("https://{address}"));
-        plain.into_iter().chain(tls).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -344,7 +333,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
         tls: shard_tls(config, shards),
-        cors: config.cors.as_str().into(),
+        cors: config.cors.clone(),
         extractors: Arc::clone(&config.extractors),
         strict_constraints: config.strict_constraints,
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
@@ -359,7 +348,12 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         token_key,
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
+        limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
+        verifier: None,
+        sessions: Arc::default(),
+        end_at_token_expiry: config.sessions.end_at_token_expiry,
+        subscription_mode: config.sessions.mode,
         spin_us: config.spin_us,
     }
 }

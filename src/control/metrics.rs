@@ -10,12 +10,14 @@ use tidegate_shards::proxy::counts::Outcome;
 use tidegate_shards::tls::HandshakeFailure;
 
 use super::exposition::{Kind, Page};
+use super::refusals;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::sessions::Blacklist;
 use crate::tls::metrics::TlsMetrics;
 
 /// Everything that is counted.
@@ -37,6 +39,8 @@ pub struct MetricSources {
     pub tls: Option<Arc<TlsMetrics>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Blacklisted sessions.
+    pub blacklist: Option<Arc<Blacklist>>,
 }
 
 impl MetricSources {
@@ -47,8 +51,10 @@ impl MetricSources {
         self.write_ingress(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
+        self.write_blacklist(&mut page);
         self.write_shards(&mut page);
         self.write_tls(&mut page);
+        refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
@@ -169,6 +175,33 @@ impl MetricSources {
         });
     }
 
+    fn write_blacklist(&self, page: &mut Page) {
+        let Some(blacklist) = &self.blacklist else { return };
+        let counts = blacklist.counts();
+        let labels = [("name", "Elixir.SessionBlacklist")];
+        for (name, help, items) in [
+            ("rig_distributed_set_items_total", "Blacklisted sessions, expired ones too.", counts.total),
+            ("rig_distributed_set_items_current", "Blacklisted sessions that have not expired.", counts.current),
+        ] {
+            page.family(name, Kind::Gauge, help);
+            page.sample(name, &labels, items);
+        }
+        for (name, help, count) in [
+            (
+                "tidegate_sessions_malformed_total",
+                "Records in the topic of blacklisted sessions that are no entries.",
+                counts.malformed,
+            ),
+            (
+                "tidegate_sessions_refused_total",
+                "Sessions blacklisted by other nodes for which this one had no place.",
+                counts.refused,
+            ),
+        ] {
+            page.single(name, Kind::Counter, help, count);
+        }
+    }
+
     fn write_shards(&self, page: &mut Page) {
         let subscriptions: u64 = self.shards.iter().map(|shard| shard.subscriptions.get()).sum();
         page.single("rig_subscriptions_total", Kind::Gauge, "Subscriptions in force.", subscriptions);
@@ -189,14 +222,23 @@ impl MetricSources {
             ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
                 &shard.connections_accepted
             }),
-            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
-                &shard.connections_refused
-            }),
             (
                 "tidegate_connections_slow_total",
                 Kind::Counter,
                 "Connections ended because their queue was full.",
                 |shard| &shard.connections_slow,
+            ),
+            (
+                "tidegate_connections_killed_total",
+                Kind::Counter,
+                "Connections ended because their session was blacklisted.",
+                |shard| &shard.connections_killed,
+            ),
+            (
+                "tidegate_connections_expired_total",
+                Kind::Counter,
+                "Connections ended because their token had expired.",
+                |shard| &shard.connections_expired,
             ),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
@@ -351,6 +393,7 @@ mod tests {
             kafka: Some(Arc::new(Reachability::new(0))),
             tls: Some(Arc::default()),
             apis: None,
+            blacklist: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };
@@ -376,6 +419,8 @@ mod tests {
             "tidegate_tls_handshakes_total{port=\"inbound\",shard=\"1\",version=\"1.3\"} 0",
             "tidegate_tls_handshake_failures_total{port=\"internal\",reason=\"timeout\"} 0",
             "tidegate_tls_reloads_total{outcome=\"refused\"} 0",
+            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
+            "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::router::{Api, router};
 use super::{Access, AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
+use crate::sessions::Blacklist;
 use crate::tls::listener::{Handshakes, TlsListener};
 
 /// How long open calls may go on after the stop.
@@ -34,6 +35,8 @@ pub struct ControlParts {
     pub metrics: Option<MetricSources>,
     /// API definitions.
     pub apis: Arc<Apis>,
+    /// Blacklisted sessions.
+    pub blacklist: Arc<Blacklist>,
     /// Where published events go.
     pub sink: Arc<dyn EventSink>,
     /// Takes answers of services.
@@ -76,7 +79,7 @@ impl Control {
     /// # Errors
     /// A port can't be bound, or the thread can't be started.
     pub fn start(parts: ControlParts) -> io::Result<Self> {
-        let ControlParts { listen, tls, access, health, metrics, apis, sink, desk, limits } = parts;
+        let ControlParts { listen, tls, access, health, metrics, apis, blacklist, sink, desk, limits } = parts;
         let plain = listen.map(|listen| bind(listen, "API_HTTP_PORT")).transpose()?;
         let tls = match tls {
             Some(tls) => Some((bind(tls.listen, "API_HTTPS_PORT")?, tls.handshakes)),
@@ -86,7 +89,7 @@ impl Control {
         let tls_address = tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let api = Api { access, health, metrics, apis, sink, desk, limits };
+        let api = Api { access, health, metrics, apis, blacklist, sink, desk, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(plain, tls, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");

@@ -48,14 +48,14 @@ impl Context {
         Server::start(&self.tidegate, &[], &Self::environment(settings))
     }
 
-    /// As [`Self::tidegate`]; its address is what `ready` finds.
+    /// As [`Self::tidegate`], known by what `ready` finds in a line that it prints.
     pub(super) fn tidegate_saying(
         &self,
         settings: &[(&'static str, String)],
+        stdin: Stdio,
         ready: fn(&str) -> Option<String>,
     ) -> Result<Server, FigureError> {
-        let environment = Self::environment(settings);
-        Server::start_saying(cpu::SERVER, &self.tidegate, &[], &environment, Stdio::null(), ready)
+        Server::start_saying(cpu::SERVER, &self.tidegate, &[], &Self::environment(settings), stdin, ready)
     }
 
     fn environment(settings: &[(&'static str, String)]) -> Vec<(&'static str, String)> {

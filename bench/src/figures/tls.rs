@@ -1,5 +1,7 @@
 //! What TLS adds to a connection: memory while it is idle, and CPU to open it.
 
+use std::process::Stdio;
+
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tidegate_load::{Report, Scenario, Target, Transport, Workload};
@@ -38,7 +40,7 @@ fn start(context: &Context) -> Result<Secure, FigureError> {
         ("API_HTTPS_PORT", "0".to_owned()),
         ("LOG_LEVEL", "error".to_owned()),
     ];
-    let server = context.tidegate_saying(&settings, secure_address_in)?;
+    let server = context.tidegate_saying(&settings, Stdio::null(), secure_address_in)?;
     Ok(Secure { url: server.url().to_owned(), server, _files: files })
 }
 

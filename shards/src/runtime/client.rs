@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,8 +17,8 @@ use crate::tls::{Session, SharedSession};
 const PIECE_BYTES: usize = 32 * 1024;
 
 /// An accepted socket.
-pub(super) struct Client {
-    tcp: TcpStream,
+pub(super) struct Client<S = TcpStream> {
+    tcp: S,
     tls: Option<SharedSession>,
 }
 
@@ -31,22 +30,27 @@ impl Client {
     pub(super) fn secured(tcp: TcpStream, session: Session) -> Self {
         Self { tcp, tls: Some(Rc::new(RefCell::new(session))) }
     }
+}
 
-    pub(super) fn fd(&self) -> RawFd {
-        self.tcp.as_raw_fd()
+impl<S> Client<S> {
+    /// The same client on another kind of socket.
+    pub(super) fn map<T>(self, change: impl FnOnce(S) -> T) -> Client<T> {
+        Client { tcp: change(self.tcp), tls: self.tls }
     }
 
     pub(super) fn tls(&self) -> Option<&SharedSession> {
         self.tls.as_ref()
     }
 
-    pub(super) fn peer(&self) -> Option<IpAddr> {
-        self.tcp.peer_addr().ok().map(|address| address.ip().to_canonical())
-    }
-
     /// The socket itself, past TLS.
-    pub(super) fn socket(&mut self) -> &mut TcpStream {
+    pub(super) fn socket(&mut self) -> &mut S {
         &mut self.tcp
+    }
+}
+
+impl<S: AsRawFd> Client<S> {
+    pub(super) fn fd(&self) -> RawFd {
+        self.tcp.as_raw_fd()
     }
 
     /// Sends what the socket takes at once, of an answer that is the connection's last.
@@ -75,7 +79,9 @@ impl Client {
         }
         socket::shutdown_write(self.fd());
     }
+}
 
+impl<S: AsRawFd + AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends what TLS has to say; pending while the socket is full.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(tls) = &self.tls else { return Poll::Ready(Ok(())) };
@@ -88,7 +94,7 @@ impl Client {
     }
 }
 
-impl AsyncRead for Client {
+impl<S: AsRawFd + AsyncRead + AsyncWrite + Unpin> AsyncRead for Client<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let Some(tls) = this.tls.clone() else { return Pin::new(&mut this.tcp).poll_read(cx, to) };
@@ -121,7 +127,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl<S: AsRawFd + AsyncRead + AsyncWrite + Unpin> AsyncWrite for Client<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.tls.is_none() {

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::io::AsyncRead;
-use glommio::net::TcpStream;
 
 use super::SharedWorld;
+use super::accept::{Announced, Arriving};
 use super::client::Client;
 use crate::clock;
 use crate::shard::connection::{Address, Closing};
@@ -18,7 +18,11 @@ use crate::tls::{HandshakeFailure, Session, answer_to_plain};
 /// A handshake in progress; counted while it lives.
 pub(super) struct Handshake {
     world: SharedWorld,
-    /// Nothing has come yet.
+    /// Where the connection comes from.
+    arriving: Arriving,
+    /// The first bytes, as long as they are not TLS' own: a header of the PROXY protocol may come before.
+    first: Option<Vec<u8>>,
+    /// No byte of TLS has come yet.
     fresh: bool,
 }
 
@@ -30,8 +34,8 @@ impl Drop for Handshake {
 
 /// What became of a handshake.
 pub(super) enum Shaken {
-    /// It is complete.
-    Done,
+    /// It is complete; the request head comes next.
+    Done(Arriving),
     /// It failed, and the client is gone.
     Gone,
     /// It failed, and the client has been told why.
@@ -39,8 +43,8 @@ pub(super) enum Shaken {
 }
 
 impl Handshake {
-    /// A handshake on this socket; `None` where too many are in progress, or nothing serves TLS.
-    pub(super) fn begin(world: &SharedWorld, tcp: TcpStream) -> Option<(Self, Client)> {
+    /// A session for a new connection; `None` where too many handshakes are in progress, or nothing serves TLS.
+    pub(super) fn begin(world: &SharedWorld) -> Option<Session> {
         let config = world.tls.borrow().clone()?;
         let shard = world.shard.borrow();
         let max_handshakes = world.settings.tls.as_ref().map_or(0, |tls| tls.max_handshakes);
@@ -48,17 +52,17 @@ impl Handshake {
             shard.metrics().tls_failed(HandshakeFailure::TooMany);
             return None;
         }
-        match Session::new(config) {
-            Ok(session) => {
-                shard.metrics().tls_handshaking.add(1);
-                drop(shard);
-                Some((Self { world: Rc::clone(world), fresh: true }, Client::secured(tcp, session)))
-            }
-            Err(error) => {
+        Session::new(config)
+            .inspect_err(|error| {
                 tracing::error!(shard = world.number, %error, "the TLS configuration serves nobody");
-                None
-            }
-        }
+            })
+            .ok()
+    }
+
+    /// A handshake that is in progress from now on.
+    pub(super) fn new(world: &SharedWorld, arriving: Arriving) -> Self {
+        world.shard.borrow().metrics().tls_handshaking.add(1);
+        Self { world: Rc::clone(world), arriving, first: Some(Vec::new()), fresh: true }
     }
 
     /// Goes on as far as the socket lets it.
@@ -76,13 +80,33 @@ impl Handshake {
             }
             if !tls.borrow().is_handshaking() {
                 self.complete(address, &tls.borrow());
-                return Poll::Ready(Shaken::Done);
+                return Poll::Ready(Shaken::Done(std::mem::take(&mut self.arriving)));
             }
             let mut buffer = world.read_buffer.borrow_mut();
             let received = match self.receive(client, &mut buffer, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(self.fail(Some(HandshakeFailure::Closed))),
                 Poll::Ready(Ok(received)) => &mut buffer[..received],
+            };
+            let mut whole;
+            let received = match self.first.take() {
+                None => received,
+                Some(mut first) => {
+                    first.extend_from_slice(received);
+                    whole = first;
+                    match self.arriving.announced(&world, address, &whole) {
+                        Announced::Until(begins) if begins < whole.len() => &mut whole[begins..],
+                        Announced::Until(begins) => {
+                            self.first = Some(whole.split_off(begins));
+                            continue;
+                        }
+                        Announced::Partial => {
+                            self.first = Some(whole);
+                            continue;
+                        }
+                        Announced::Refused(_) | Announced::Broken => return Poll::Ready(Shaken::Gone),
+                    }
+                }
             };
             if std::mem::take(&mut self.fresh)
                 && let Some(answer) = received.first().and_then(|first| answer_to_plain(*first))

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,10 +18,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
 use super::client::Client;
+use super::multiplexed::Streams;
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
-use super::service::{self, Caller, Peer};
-use super::{Registered, SharedWorld, stream};
+use super::readiness::Socket;
+use super::service::{self, Caller};
+use super::{Registered, SharedWorld, accept, stream};
 use crate::clock;
 use crate::head::{Followed, Follower, HTTP2_PREFACE, MAX_HEADERS};
 use crate::shard::connection::{Address, Closing};
@@ -93,21 +96,23 @@ impl Progress {
     }
 }
 
-/// Serves a connection whose first bytes are `read`.
-pub(super) async fn serve(registered: Registered, stream: Client, read: Bytes) {
+/// Serves a connection whose first bytes are `read`. `peer` is the nearest address that is known.
+pub(super) async fn serve(registered: Registered, stream: Client, read: Bytes, peer: Option<IpAddr>) {
     let Registered { world, address, .. } = &registered;
     let (world, address) = (Rc::clone(world), *address);
     let multiplexed = read.starts_with(HTTP2_PREFACE);
-    let peer = Peer { address: stream.peer(), secure: stream.tls().is_some() };
+    let secure = stream.tls().is_some();
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
     let follower = (!multiplexed).then(Follower::default);
+    let stream = stream.map(|tcp| Socket::new(tcp, &world.readiness));
     let io = Io { stream, read, progress: progress.clone(), follower, held: false };
     if multiplexed {
-        progress.enter(Phase::Waiting);
-        serve_http2(&world, address, io, progress, peer).await;
-    } else if let Some((mut stream, handed, rest)) = serve_http1(&world, address, io, progress, peer).await {
+        serve_http2(&world, address, io, progress, peer, secure).await;
+    } else if let Some((mut stream, handed, rest)) = serve_http1(&world, address, io, progress, peer, secure).await {
         match handed {
-            Handed::Stream(opening) => continue_as_stream(registered, stream, opening, rest).await,
+            Handed::Stream(opening) => {
+                continue_as_stream(registered, stream.map(Socket::into_stream), opening, rest).await
+            }
             Handed::Tunnel(tunnel) => tunnel.carry(&world, address, &mut stream, rest).await,
         }
     }
@@ -118,13 +123,16 @@ async fn serve_http1(
     address: Address,
     io: Io,
     progress: Progress,
-    peer: Peer,
-) -> Option<(Client, Handed, Bytes)> {
+    peer: Option<IpAddr>,
+    secure: bool,
+) -> Option<(Client<Socket>, Handed, Bytes)> {
     let handoff = Handoff::default();
+    let phase = Rc::clone(&progress.phase);
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer };
+            let caller =
+                Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer, secure, client: None };
             Box::pin(service::answer(Rc::clone(&world), caller, request))
         })
     };
@@ -135,9 +143,11 @@ async fn serve_http1(
         .title_case_headers(false)
         .serve_connection(io, service);
     let mut torn = false;
+    let mut late = false;
     let mut handed = poll_fn(|cx| {
         let closing = note_waker(world, address, cx);
         if closing == Closing::Now {
+            late = *phase.borrow() == Phase::Head && is_late(world, address);
             return Poll::Ready(None);
         }
         let polled = connection.poll_without_shutdown(cx);
@@ -158,6 +168,9 @@ async fn serve_http1(
     })
     .await;
     let parts = connection.into_parts();
+    if late {
+        accept::timed_out(&world.shard.borrow(), &parts.io.stream, true);
+    }
     match handed.take() {
         Some(handed) => {
             let mut rest = parts.read_buf.to_vec();
@@ -170,7 +183,7 @@ async fn serve_http1(
             None
         }
         None => {
-            let mut stream = parts.io.stream;
+            let mut stream = parts.io.stream.map(Socket::into_stream);
             stream::linger(world, &mut stream, address).await;
             None
         }
@@ -193,12 +206,20 @@ async fn continue_as_stream(registered: Registered, mut stream: Client, opening:
     }
 }
 
-async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress, peer: Peer) {
+async fn serve_http2(
+    world: &SharedWorld,
+    address: Address,
+    io: Io,
+    progress: Progress,
+    peer: Option<IpAddr>,
+    secure: bool,
+) {
+    let streams = Streams::new(world, address);
     let service = {
-        let world = Rc::clone(world);
+        let (world, streams) = (Rc::clone(world), Rc::clone(&streams));
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: None, peer };
-            service::answer(Rc::clone(&world), caller, request)
+            let caller = Caller { progress: progress.clone(), handoff: None, peer, secure, client: None };
+            streams.begin().answered_by(service::answer(Rc::clone(&world), caller, request))
         })
     };
     let connection = http2::Builder::new(Spawner)
@@ -208,11 +229,22 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
     let mut connection = pin!(connection);
     poll_fn(|cx| {
         if note_waker(world, address, cx) == Closing::Now {
+            if streams.are_idle() {
+                // A client that is about to send a request learns that it won't be served here.
+                connection.as_mut().graceful_shutdown();
+                let _last_frame = connection.as_mut().poll(cx);
+            }
             return Poll::Ready(());
         }
         connection.as_mut().poll(cx).map(|_ended| ())
     })
     .await;
+}
+
+/// Whether the connection ends because its deadline has passed.
+fn is_late(world: &SharedWorld, address: Address) -> bool {
+    let mut shard = world.shard.borrow_mut();
+    shard.connections().get(address).is_some_and(|connection| connection.deadline_ms <= clock::now_ms())
 }
 
 pub(super) fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Closing {
@@ -238,7 +270,7 @@ where
 
 /// A client's socket as hyper wants it, with the bytes that were read before hyper was chosen.
 struct Io {
-    stream: Client,
+    stream: Client<Socket>,
     /// Read and not yet passed on.
     read: Bytes,
     progress: Progress,

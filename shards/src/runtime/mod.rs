@@ -6,15 +6,19 @@
 
 mod accept;
 mod adapter;
+mod bearer;
 mod body;
 mod client;
+mod collect;
 mod handshake;
 mod http;
 mod mail;
+mod multiplexed;
 mod open;
 mod polling;
 mod proxy;
 mod publish;
+mod readiness;
 mod service;
 mod start;
 mod stream;
@@ -30,6 +34,7 @@ use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
 pub(crate) use self::start::{Listening, ShardThread, start};
+use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
@@ -52,6 +57,8 @@ struct World {
     proxy: proxy::Proxy,
     /// What new TLS connections are served with.
     tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
+    rates: RefCell<RequestRates>,
+    readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,

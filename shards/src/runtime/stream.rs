@@ -3,6 +3,7 @@
 //! the mailbox's batch sends them straight to the socket.
 
 use std::future::{Future, poll_fn};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,13 +12,16 @@ use std::task::{Context, Poll, ready};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
-use super::accept::{self, First};
+use super::accept::{self, Arriving, First};
 use super::client::Client;
 use super::handshake::{Handshake, Shaken};
 use super::open::Opened;
 use super::{Registered, SharedWorld, http, spawn_http};
 use crate::clock;
+use crate::limits::places::Room;
+use crate::shard::admission::Refused;
 use crate::shard::connection::{Address, Closing};
+use crate::shard::socket;
 
 /// Time for the peer to read the last bytes and close, in milliseconds.
 const LINGER_MS: u64 = 2_000;
@@ -36,8 +40,8 @@ struct ConnectionTask {
 enum Phase {
     /// The handshake of TLS.
     Handshake(Box<Handshake>),
-    /// The first request head; what has come of it.
-    Head(Vec<u8>),
+    /// The first request head; what is known so far.
+    Head(Arriving),
     /// Serving a stream.
     Stream(Opened),
     /// Waiting for the peer to close.
@@ -47,21 +51,48 @@ enum Phase {
 /// Starts the task of an accepted socket.
 pub(super) fn start(world: &SharedWorld, stream: TcpStream, secure: bool) {
     let now_ms = clock::now_ms();
-    let (client, phase, timeout_ms) = match (secure, &world.settings.tls) {
-        (true, Some(tls)) => match Handshake::begin(world, stream) {
-            Some((handshake, client)) => (client, Phase::Handshake(Box::new(handshake)), tls.handshake_timeout_ms),
-            None => return,
-        },
-        _ => (Client::plain(stream), Phase::Head(Vec::new()), world.settings.header_timeout_ms),
-    };
-    let mut shard = world.shard.borrow_mut();
-    let address = shard.accepted(now_ms + timeout_ms, now_ms);
-    if let Some(session) = client.tls() {
-        shard.secure(address, session);
+    let room = world.settings.limits.places.room();
+    if room != Room::Free {
+        world.shard.borrow().refuse(Refused::Full);
     }
-    drop(shard);
-    let held = Some((Registered::new(world, address), client));
-    glommio::spawn_local(ConnectionTask { held, phase }).detach();
+    if room == Room::Overfull {
+        socket::reset_on_close(stream.as_raw_fd());
+        return;
+    }
+    if secure {
+        if room == Room::Free {
+            start_secure(world, stream, now_ms);
+        }
+        return;
+    }
+    let address = world.shard.borrow_mut().accepted(now_ms + world.settings.header_timeout_ms, now_ms);
+    let registered = Registered::new(world, address);
+    let arriving = if room == Room::Free { Arriving::new(world, address, &stream) } else { Err(Refused::Full) };
+    let client = Client::plain(stream);
+    let phase = match arriving {
+        Ok(arriving) => Phase::Head(arriving),
+        Err(refused) => {
+            let _gone = client.send_last(&refused.to_response(&world.settings.cors.lines(None)));
+            start_linger(world, &client, address);
+            Phase::Linger
+        }
+    };
+    glommio::spawn_local(ConnectionTask { held: Some((registered, client)), phase }).detach();
+}
+
+/// Starts the task of a socket of the TLS port. One that is refused can't be told why before the handshake.
+fn start_secure(world: &SharedWorld, stream: TcpStream, now_ms: u64) {
+    let Some(tls) = &world.settings.tls else { return };
+    let Some(session) = Handshake::begin(world) else { return };
+    let address = world.shard.borrow_mut().accepted(now_ms + tls.handshake_timeout_ms, now_ms);
+    let registered = Registered::new(world, address);
+    let Ok(arriving) = Arriving::new(world, address, &stream) else { return };
+    let client = Client::secured(stream, session);
+    if let Some(session) = client.tls() {
+        world.shard.borrow_mut().secure(address, session);
+    }
+    let phase = Phase::Handshake(Box::new(Handshake::new(world, arriving)));
+    glommio::spawn_local(ConnectionTask { held: Some((registered, client)), phase }).detach();
 }
 
 /// Starts the task of a stream that leaves hyper.
@@ -91,14 +122,14 @@ impl ConnectionTask {
             let address = *address;
             match &mut self.phase {
                 Phase::Handshake(handshake) => match ready!(handshake.poll(stream, address, cx)) {
-                    Shaken::Done => self.phase = Phase::Head(Vec::new()),
+                    Shaken::Done(arriving) => self.phase = Phase::Head(arriving),
                     Shaken::Gone => return Poll::Ready(()),
                     Shaken::Refused => {
                         start_linger(world, stream, address);
                         self.phase = Phase::Linger;
                     }
                 },
-                Phase::Head(partial) => match ready!(accept::poll_first(world, stream, address, partial, cx)) {
+                Phase::Head(arriving) => match ready!(accept::poll_first(world, stream, address, arriving, cx)) {
                     First::Gone => return Poll::Ready(()),
                     First::Stream(opened) => self.phase = Phase::Stream(opened),
                     First::Refused => {
@@ -107,8 +138,9 @@ impl ConnectionTask {
                     }
                     First::Http(bytes) => {
                         let world = Rc::clone(world);
+                        let peer = arriving.peer(stream.socket());
                         if let Some((registered, stream)) = self.held.take() {
-                            spawn_http(&world, http::serve(registered, stream, bytes));
+                            spawn_http(&world, http::serve(registered, stream, bytes, peer));
                         }
                     }
                 },

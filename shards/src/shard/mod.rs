@@ -1,11 +1,14 @@
 //! One core's world without its event loop: connections, subscriptions and the events that reach
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
-//! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), then `session` (long polling).
+//! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
+//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
 
+pub mod admission;
 pub mod connection;
 mod delivery;
+mod flush;
+pub mod identity;
 pub mod own_events;
 mod sealed;
 #[cfg(test)]
@@ -21,8 +24,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
+use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::identity::Identities;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -30,7 +35,6 @@ use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
-use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
 use crate::sse;
 use crate::ws::close_code;
@@ -52,6 +56,7 @@ enum Timer {
     Deadline = 2,
     Session = 3,
     Poll = 4,
+    Token = 5,
 }
 
 /// The state of one shard.
@@ -66,7 +71,8 @@ pub struct Shard {
     batch: Batch,
     wheel: TimerWheel,
     due: Vec<u64>,
-    rate: ConnectionRate,
+    admission: Admission,
+    identities: Identities,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     /// Where bytes are encrypted before they are sent; used again for every send.
@@ -86,7 +92,8 @@ impl Shard {
         ingress_bell: Bell,
         now_ms: u64,
     ) -> Self {
-        let rate = ConnectionRate::new(settings.max_connections_per_minute);
+        let admission = Admission::new(settings.max_connections_per_minute);
+        let identities = Identities::new(settings.sessions.additions());
         Self {
             number,
             settings,
@@ -97,7 +104,8 @@ impl Shard {
             batch: Batch::default(),
             wheel: TimerWheel::new(now_ms),
             due: Vec::new(),
-            rate,
+            admission,
+            identities,
             cork: None,
             sealed: Vec::new(),
             segment: None,
@@ -116,19 +124,11 @@ impl Shard {
         &self.metrics
     }
 
-    /// May one more connection be opened in this minute? Counts it if so.
-    pub fn admit(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admit(now_ms);
-        if !admitted {
-            self.metrics.connections_refused.add(1);
-        }
-        admitted
-    }
-
     /// A socket was accepted; it speaks HTTP until it is told otherwise, and ends at the deadline.
     pub fn accepted(&mut self, deadline_ms: u64, now_ms: u64) -> Address {
         self.metrics.connections_accepted.add(1);
         self.metrics.connections_http.add(1);
+        self.take_place();
         let address = self.connections.insert(Output::Http, deadline_ms);
         self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key(address, Timer::Deadline));
         address
@@ -176,6 +176,7 @@ impl Shard {
     /// Adds a long-polling session, or an event stream whose body is pulled, and queues its first
     /// event. End with [`Self::opened`].
     pub fn open_detached(&mut self, output: Output, token: impl FnOnce(Address) -> String, now_ms: u64) -> Address {
+        self.take_place();
         let address = self.connections.insert(output, u64::MAX);
         let token = token(address);
         self.start(address, Vec::new(), &token, now_ms);
@@ -218,6 +219,8 @@ impl Shard {
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
         self.cork.take_if(|(slot, _)| *slot == address.slot);
+        self.leave_place(address);
+        self.identities.forget(address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
             Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
@@ -290,6 +293,9 @@ impl Shard {
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
         let Some(connection) = self.connections.get(address) else { return };
+        if connection.closing != Closing::No {
+            return;
+        }
         let body = own_events::encode(event_type, data);
         let mut bytes = Vec::with_capacity(body.len() + 64);
         match &connection.output {
@@ -351,6 +357,7 @@ impl Shard {
                 self.metrics.queue_bytes.add(bytes.len() as u64);
                 queue.push_control(bytes);
                 self.enforce_bound(address.slot);
+                self.shed();
             }
             None => self.send(address, bytes),
         }
@@ -359,6 +366,10 @@ impl Shard {
     /// Queues a frame of which `sent` bytes are out.
     fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.closing == Closing::Now {
+            // Nobody will send it; the rest of a batch must not pile up behind the bound.
+            return;
+        }
         let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
         let before = queue.bytes();
         queue.push(frame, sent);
@@ -366,6 +377,7 @@ impl Shard {
         connection.blocked = connection.output.fd().is_some();
         connection.wake();
         self.enforce_bound(slot);
+        self.shed();
     }
 
     /// Ends a connection that has more waiting than it may.
@@ -376,59 +388,6 @@ impl Shard {
             connection.wake();
             self.metrics.connections_slow.add(1);
         }
-    }
-
-    /// Sends what waits until the socket is full. Returns whether all is out.
-    pub fn flush_queue(&mut self, address: Address) -> bool {
-        const SEND_BYTES: usize = 256 * 1024;
-        let Some(connection) = self.connections.get_mut(address) else { return true };
-        if connection.tls.is_some() && connection.output.fd().is_some() {
-            return self.flush_sealed(address);
-        }
-        let (Some(fd), Some(queue)) = (connection.output.fd(), connection.queue.as_mut()) else { return true };
-        let mut out = Vec::new();
-        while !queue.is_empty() {
-            out.clear();
-            queue.gather(&mut out, SEND_BYTES);
-            match socket::send(fd, &out) {
-                Ok(0) => break,
-                Ok(sent) => {
-                    queue.consume(sent);
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    self.metrics.queue_bytes.subtract(sent as u64);
-                    if sent < out.len() {
-                        break;
-                    }
-                }
-                Err(_) => {
-                    connection.closing = Closing::Now;
-                    return false;
-                }
-            }
-        }
-        let done = queue.is_empty();
-        if done {
-            connection.blocked = false;
-            connection.queue = None;
-        }
-        done
-    }
-
-    /// Somebody else sent this much of what waits.
-    pub fn sent(&mut self, address: Address, sent: usize) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        if let Some(tls) = &connection.tls {
-            tls.borrow_mut().sent(sent);
-            self.metrics.sends.add(1);
-            self.metrics.sent_bytes.add(sent as u64);
-            return self.settle_sealed(address);
-        }
-        let Some(queue) = connection.queue.as_mut() else { return };
-        queue.consume(sent);
-        self.metrics.sends.add(1);
-        self.metrics.sent_bytes.add(sent as u64);
-        self.metrics.queue_bytes.subtract(sent as u64);
     }
 
     /// Takes the next frame of a pulled event stream.
@@ -452,6 +411,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.end_killed_sessions(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -473,6 +433,8 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
+        } else if same(Timer::Token) {
+            self.token_timer(address, now_ms);
         }
     }
 

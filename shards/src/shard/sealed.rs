@@ -54,6 +54,7 @@ impl Shard {
                 connection.wake();
             }
             self.enforce_bound(address.slot);
+            self.shed();
         }
     }
 

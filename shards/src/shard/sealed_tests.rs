@@ -11,6 +11,7 @@ use rustls::version::TLS13;
 
 use super::connection::{Address, Closing, Output};
 use super::tests::Rig;
+use crate::limits::LimitSettings;
 use crate::settings::ShardSettings;
 use crate::subscription::parse_list;
 use crate::tls::Session;
@@ -139,5 +140,20 @@ fn bytes_sent_by_somebody_else_are_not_sent_again() {
     }
     text.push_str(&stream.received());
     assert_eq!(text.matches("event: a\n").count(), text.matches("\"id\":\"1\"").count());
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
+}
+
+#[test]
+fn a_client_that_is_shed_is_counted_once_too() {
+    let limits = LimitSettings { max_queued_bytes: 50_000, ..LimitSettings::default() };
+    let mut rig = Rig::new(ShardSettings { limits, ..settings(4 << 20) });
+    let stream = SecureStream::open(&mut rig);
+    while rig.closing(stream.address) == Closing::No {
+        rig.publish("a", "1", 4_000);
+        rig.turn();
+    }
+    assert_eq!(rig.shard.metrics().connections_shed.get(), 1);
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0, "its memory goes at once");
+    rig.shard.remove(stream.address);
     assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
 }

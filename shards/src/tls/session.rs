@@ -226,6 +226,13 @@ impl Session {
         self.waiting.extend_from_slice(rest);
     }
 
+    /// Forgets what waits, and that it was counted: the connection is about to be cut.
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting = Vec::new();
+        self.sent = 0;
+        self.counted = 0;
+    }
+
     /// The socket took so many bytes of what waits.
     pub fn sent(&mut self, sent: usize) {
         self.sent += sent;

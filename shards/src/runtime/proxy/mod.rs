@@ -7,6 +7,7 @@ mod stored;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use self::http::pool::Backends;
 use self::http::resolver::Resolver;
 use super::SharedWorld;
 use super::body::Body;
-use super::service::{Answer, Caller, Peer, text, uncached};
+use super::service::{Answer, Caller, text, uncached};
 use crate::clock;
 use crate::proxy::counts::Outcome;
 use crate::proxy::deadline::Deadlines;
@@ -124,8 +125,12 @@ pub(super) struct Call<'a> {
     pub(super) query: Option<&'a str>,
     /// Groups of the endpoint's `path_regex`, the first at index 0, percent-encoded as matched.
     pub(super) captures: &'a [&'a str],
-    /// The client.
-    pub(super) peer: Peer,
+    /// The client's address.
+    pub(super) client: Option<IpAddr>,
+    /// The address that the request came from, which may be a trusted proxy's.
+    pub(super) peer: Option<IpAddr>,
+    /// The client's connection has TLS.
+    pub(super) secure: bool,
 }
 
 /// Says what became of the request, where the status alone doesn't: an answer that came from a service over Kafka or
@@ -184,10 +189,12 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, 
         path: &found.path,
         query: query.as_deref(),
         captures: &found.captures.iter().map(String::as_str).collect::<Vec<_>>(),
+        client: caller.client,
         peer: caller.peer,
+        secure: caller.secure,
     };
     if let (Some(log), None) = (&world.sinks.log, &found.endpoint.secured) {
-        let remote_ip = caller.peer.address.map(|peer| peer.to_string()).unwrap_or_default();
+        let remote_ip = caller.client.map(|peer| peer.to_string()).unwrap_or_default();
         log.call(&found.endpoint, parts.uri.path(), &remote_ip);
     }
     let mut answer = match &found.endpoint.target {

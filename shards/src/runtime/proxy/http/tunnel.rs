@@ -16,6 +16,7 @@ use crate::runtime::SharedWorld;
 use crate::runtime::adapter::ReadBuffer;
 use crate::runtime::client::Client;
 use crate::runtime::http::note_waker;
+use crate::runtime::readiness::Socket;
 use crate::shard::connection::{Address, Closing};
 
 /// Bytes read from one side that may wait for the other.
@@ -51,7 +52,7 @@ impl Tunnel {
         self,
         world: &SharedWorld,
         address: Address,
-        client: &mut Client,
+        client: &mut Client<Socket>,
         read: Bytes,
     ) {
         let Self { mut backend, to_client, _lease } = self;
