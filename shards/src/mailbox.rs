@@ -10,7 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
-use crate::cursor::{Layout, Vector};
+use crate::cursor::{Layout, Loss, Vector};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::stored::StoreCall;
 use crate::proxy::table::ApiTable;
@@ -36,6 +36,8 @@ pub enum Mail {
     Position(Arc<str>),
     /// The partitions that the node reads have changed; the events that follow use the new numbers.
     Layout(Arc<Layout>),
+    /// The source has lost events before anybody got them.
+    Lost(Box<Loss>),
     /// What a shard asked for a client that comes back.
     Kept(Box<Kept>),
 }

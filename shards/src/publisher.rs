@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::queue::SegQueue;
 
 use crate::clock;
-use crate::cursor::{CursorWriter, Positions, Vector};
+use crate::cursor::{CursorWriter, Loss, Positions, Vector};
 use crate::event::Event;
 use crate::interest::{Interest, InterestChange, Transports};
 use crate::mailbox::{EventLane, Kept, Mail, Place};
@@ -41,6 +41,7 @@ const POSITION_MS: u64 = 1_000;
 enum Unanswered {
     InterestKnown(u64),
     Kept { ticket: u64, event_types: Box<[Box<str>]> },
+    Lost(Loss),
 }
 
 /// Owned by the ingress thread.
@@ -60,6 +61,8 @@ pub struct Publisher {
     positions: Positions,
     /// The positions as they were when they were last needed as a whole.
     now: Vector,
+    /// By slot, the end of the newest gap in what the source gave: the ring proves nothing about what came before.
+    gaps: Vec<u64>,
     /// Version of the layout that each shard knows.
     layouts_known: Vec<u64>,
     /// Every event goes into the ring, wanted or not.
@@ -91,6 +94,7 @@ impl Publisher {
             last: None,
             positions: Positions::default(),
             now: Vector::default(),
+            gaps: Vec::new(),
             keeps_all: false,
             cursors: CursorWriter::default(),
             cursor: String::new(),
@@ -154,6 +158,7 @@ impl Publisher {
                 let mail = match answer {
                     Unanswered::InterestKnown(ticket) => Mail::InterestKnown(ticket),
                     Unanswered::Kept { ticket, event_types } => Mail::Kept(Box::new(self.kept(ticket, &event_types))),
+                    Unanswered::Lost(loss) => Mail::Lost(Box::new(loss)),
                 };
                 self.lanes[shard].push_other(mail);
             } else {
@@ -181,6 +186,9 @@ impl Publisher {
         let mut complete_from: Vec<u64> = (0..now.len())
             .map(|slot| start.get(slot).copied().unwrap_or_else(|| layout.slot(slot).map_or(0, |slot| slot.first)))
             .collect();
+        for (from, gap) in complete_from.iter_mut().zip(&self.gaps) {
+            *from = (*from).max(*gap);
+        }
         if !self.keeps_all {
             for since in event_types.iter().filter_map(|event_type| self.interest.kept_since(event_type)) {
                 for (from, since) in complete_from.iter_mut().zip(since.iter()) {
@@ -189,6 +197,16 @@ impl Publisher {
             }
         }
         Kept { ticket, layout: Arc::clone(layout), now, ring, complete_from, last: self.last }
+    }
+
+    /// The source no longer has events that it never gave: all clients are told.
+    pub fn lose(&mut self, loss: &Loss) {
+        let Some(slot) = loss.slot else { return };
+        if self.gaps.len() <= slot {
+            self.gaps.resize(slot + 1, 0);
+        }
+        self.gaps[slot] = self.gaps[slot].max(loss.to);
+        self.unanswered.extend((0..self.lanes.len()).map(|shard| (shard, Unanswered::Lost(loss.clone()))));
     }
 
     /// Tells a shard where the node is; needs room for two.

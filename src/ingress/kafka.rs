@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::clock;
+use tidegate_shards::cursor::{Loss, Reason};
 use tidegate_shards::event::{
     BinaryTransport, Event, EventError, EventLimits, KafkaMode, decode_binary, decode_structured, peek_type,
 };
@@ -155,9 +156,14 @@ impl KafkaIngress {
     fn apply(&mut self, assignment: Assignment) {
         match assignment {
             Assignment::Start { topic, partition, offset } => {
+                let before = self.state.progress.next_offset(topic, partition);
                 let slot = self.state.progress.start(topic, partition, offset);
                 if let Some(slot) = slot {
                     self.state.outlet.positions().start(slot, topic, partition, offset);
+                    if let Some(from) = before.filter(|before| *before != offset) {
+                        let reason = if from < offset { Reason::Expired } else { Reason::Truncated };
+                        self.state.outlet.lose(&Loss { reason, slot: Some(slot as usize), from, to: offset });
+                    }
                 }
                 if let Err(error) = self.consumer.start(topic, partition, offset) {
                     tracing::error!(topic = self.state.topics[topic], partition, offset, %error, "reading can't start");

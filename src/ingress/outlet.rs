@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
-use tidegate_shards::cursor::Positions;
+use tidegate_shards::cursor::{Loss, Positions};
 use tidegate_shards::event::Event;
 use tidegate_shards::publisher::{Full, Position, Publisher};
 
@@ -91,6 +91,11 @@ impl Outlet {
     /// The source partitions and how far they are.
     pub(super) fn positions(&mut self) -> &mut Positions {
         self.publisher.positions()
+    }
+
+    /// The source no longer has events that it never gave.
+    pub(super) fn lose(&mut self, loss: &Loss) {
+        self.publisher.lose(loss);
     }
 
     /// Every event goes into the ring.

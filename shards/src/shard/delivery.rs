@@ -106,6 +106,10 @@ impl Shard {
                 self.cursor_range = Range::default();
             }
             Mail::Layout(layout) => self.replays.layout = layout,
+            Mail::Lost(loss) => {
+                self.flush_batch();
+                self.tell_all_of_loss(&loss);
+            }
             Mail::Kept(kept) => {
                 self.flush_batch();
                 self.kept(*kept);

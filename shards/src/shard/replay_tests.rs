@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use crossbeam::queue::SegQueue;
 use proptest::prelude::*;
 
 use super::Shard;
 use super::connection::{Address, Output};
 use crate::bell::Bell;
-use crate::cursor::{Cursor, ResumeFrom, Vector};
+use crate::cursor::{Cursor, Loss, Reason, ResumeFrom, Vector};
 use crate::event::Event;
 use crate::interest::Transports;
 use crate::mailbox::{Inbox, lanes};
@@ -28,11 +29,11 @@ const PARTITIONS: usize = 2;
 const SUBSCRIPTIONS: &str = r#"[{"eventType":"a"}]"#;
 
 #[derive(Debug, Default)]
-struct Asked(Mutex<Vec<ReplayRequest>>);
+struct Asked(SegQueue<ReplayRequest>);
 
 impl ReplaySource for Asked {
     fn request(&self, request: ReplayRequest) {
-        self.0.lock().unwrap().push(request);
+        self.0.push(request);
     }
 }
 
@@ -106,7 +107,7 @@ impl Node {
 
     /// One pass over the log for all who have asked.
     fn pass(&mut self) {
-        let requests = std::mem::take(&mut *self.asked.0.lock().unwrap());
+        let requests: Vec<ReplayRequest> = std::iter::from_fn(|| self.asked.0.pop()).collect();
         if requests.is_empty() {
             return;
         }
@@ -348,6 +349,27 @@ fn a_client_that_asks_for_the_beginning_gets_all_there_is() {
     node.settle();
     client.read(&node.log);
     assert_eq!((client.seen, client.losses), (10, 0));
+}
+
+#[test]
+fn what_the_source_has_lost_is_told_to_live_clients_and_to_those_who_come_back_from_before_it() {
+    let mut node = Node::new(1 << 20, true);
+    let (mut live, mut away) = (Client::new(), Client::new());
+    live.connect(&mut node);
+    away.connect(&mut node);
+    node.settle();
+    node.publish(0, "a");
+    node.settle();
+    away.disconnect(&mut node);
+    node.log[0].extend(["a"; 4]);
+    node.publisher.positions().advance(0, 5);
+    node.publisher.lose(&Loss { reason: Reason::Expired, slot: Some(0), from: 1, to: 5 });
+    node.settle();
+    live.read(&node.log);
+    assert_eq!((live.seen, live.losses), (1, 1));
+    away.connect(&mut node);
+    node.turn(10_000);
+    assert_eq!(node.asked.0.len(), 1, "the ring proves nothing about the gap: the log is asked");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a client comes back: its cursor is translated, and its events are asked for where they are.
 
 use super::Shard;
-use super::connection::Address;
+use super::connection::{Address, Connection};
 use super::own_events;
 use super::replay::{Client, Stage};
 use super::subscribe::SetReply;
@@ -171,6 +171,21 @@ impl Shard {
             }
         }
         self.replays.walk_next(slot, &kept.ring);
+    }
+
+    /// The source has lost events before this node read them. Whoever is subscribed to anything is told, since nobody knows what
+    /// they were.
+    pub(super) fn tell_all_of_loss(&mut self, loss: &Loss) {
+        let data = own_events::history_lost_data(std::slice::from_ref(loss), &self.replays.layout);
+        let live = self.current_cursor().unwrap_or_default().to_owned();
+        let subscribed = |connection: &Connection| connection.subscriptions > 0;
+        let connections = self.connections.iter_mut().filter(|(_, connection)| subscribed(connection));
+        let told: Vec<_> = connections.map(|(address, connection)| (address, connection.replaying)).collect();
+        for (address, replaying) in told {
+            let cursor = if replaying { self.replays.cursor_of(address.slot) } else { live.clone() };
+            self.metrics.history_lost.add(1);
+            self.send_own_event_at(address, own_events::HISTORY_LOST, &data, &cursor);
+        }
     }
 
     /// A client that catches up gets other subscriptions, which are held by the caller for the time being.
