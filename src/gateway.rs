@@ -12,6 +12,7 @@ use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
+use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
@@ -24,6 +25,7 @@ use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
+use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
@@ -64,6 +66,7 @@ pub struct Gateway {
     blacklist: Arc<Blacklist>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
+    replayer: Option<ReplayThread>,
 }
 
 /// The hub of a node before its threads start.
@@ -116,8 +119,7 @@ impl Hub {
         match self {
             Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
             Self::Kafka { settings, reachability, .. } => {
-                let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability)?;
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, event_limits(config), reachability)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -172,14 +174,17 @@ impl Gateway {
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
+        let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
+            replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
             log,
         };
-        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
+        let (node, mut publisher) = Node::start(&layout, &settings, &sinks, &bell)
             .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
+        let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
         let desk = answer_desk(config, &settings.proxy, &node);
@@ -212,18 +217,18 @@ impl Gateway {
                 return Err(error);
             }
         };
+        let limits = event_limits(config);
+        let replayer = replays
+            .as_ref()
+            .zip(config.kafka.as_ref())
+            .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
-        let ingress = match hub.start_ingress(config, outlet) {
-            Ok(ingress) => ingress,
-            Err(error) => {
-                control.stop();
-                stop_following();
-                shut_down(node);
-                return Err(error);
-            }
-        };
-        let replies = match start_replies(config, settings.node_id, desk, replies) {
-            Ok(replies) => replies,
+        let started = replayer.transpose().and_then(|replayer| {
+            let ingress = hub.start_ingress(config, outlet)?;
+            Ok((replayer, ingress, start_replies(config, settings.node_id, desk, replies)?))
+        });
+        let (replayer, ingress, replies) = match started {
+            Ok(started) => started,
             Err(error) => {
                 control.stop();
                 stop_following();
@@ -233,7 +238,20 @@ impl Gateway {
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, blacklist, requests, replies })
+        Ok(Self {
+            addresses,
+            cores,
+            node,
+            control,
+            ingress,
+            stop,
+            producer,
+            apis,
+            blacklist,
+            requests,
+            replies,
+            replayer,
+        })
     }
 
     /// Where it listens.
@@ -253,6 +271,9 @@ impl Gateway {
         }
         if let Some(replies) = self.replies {
             replies.stop();
+        }
+        if let Some(replayer) = self.replayer {
+            replayer.join();
         }
         shut_down(self.node);
         if let Some(requests) = self.requests {
@@ -297,6 +318,10 @@ impl Gateway {
     }
 }
 
+fn event_limits(config: &Config) -> EventLimits {
+    EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes }
+}
+
 fn shut_down(node: Arc<Node>) {
     match Arc::into_inner(node) {
         Some(node) => node.shutdown(),
@@ -337,6 +362,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         proxy: proxy_settings(config, shards as usize, node_id),
         limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
+        replay_earliest: config.replay_earliest,
         verifier: None,
         sessions: Arc::default(),
         end_at_token_expiry: config.sessions.end_at_token_expiry,

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use super::{SharedWorld, World, bearer, tokens};
 use crate::bearer::Bearer;
 use crate::clock;
+use crate::cursor::ResumeFrom;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
 use crate::settings::ShardSettings;
@@ -28,6 +29,7 @@ pub(super) struct Opening {
     kind: Kind,
     greeting: Vec<u8>,
     requested: Result<Requested, String>,
+    wishes: Wishes,
     /// The address that the stream counts for, where addresses are counted.
     client: Option<IpAddr>,
     /// The CORS lines of a refusal.
@@ -39,6 +41,26 @@ pub(super) struct Opening {
 pub(super) struct Requested {
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) identity: Identity,
+}
+
+/// What a client asks for about cursors.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// It wants the cursor of each event.
+    pub(super) cursor: bool,
+    /// It comes back from there.
+    pub(super) from: Option<ResumeFrom>,
+}
+
+impl Wishes {
+    /// Reads `cursor` and `lastEventId` of a query, and the head `last-event-id`, which counts where both are there: a browser
+    /// that reconnects sends the query that it began with.
+    pub(super) fn read(query: Option<&str>, last_event_id: Option<&str>) -> Self {
+        let query = query.filter(|query| query.contains("ursor") || query.contains("ventId")).unwrap_or("");
+        let query = ConnectionQuery::parse(query, BrokenEncoding::Literal).unwrap_or_default();
+        let presented = last_event_id.filter(|id| !id.trim().is_empty()).or(query.last_event_id.as_deref());
+        Self { cursor: query.wants_cursor(), from: presented.map(ResumeFrom::parse) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +113,8 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
         Kind::Echo => Ok(Requested::default()),
         _ => requested(world, head.query, head.header_values("authorization")),
     };
-    Ok(Opening { kind, greeting, requested, client: None, cors: String::new() })
+    let wishes = Wishes::read(head.query, head.header_text("last-event-id"));
+    Ok(Opening { kind, greeting, requested, wishes, client: None, cors: String::new() })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
@@ -108,6 +131,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
         kind: Kind::EventStream { chunked },
         greeting: greeting.into_bytes(),
         requested: Ok(requested),
+        wishes: Wishes::read(head.query, head.header_text("last-event-id")),
         client: None,
         cors,
     })
@@ -152,7 +176,7 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, requested, client, cors } = opening;
+    let Opening { kind, greeting, requested, wishes, client, cors } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     let client = client.filter(|_| !shard.is_held(address));
@@ -190,9 +214,15 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         shard.hold(address, client);
     }
     let token = tokens::issue(world, TokenKind::Stream, address);
+    if let Some(connection) = shard.connections().get_mut(address) {
+        connection.cursor = web_socket && wishes.cursor;
+    }
     shard.open(address, output, greeting, &token, now_ms);
     let Requested { subscriptions, identity } = requested.unwrap_or_default();
-    shard.set_subscriptions(address, &subscriptions, None);
+    match wishes.from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.identify(address, &identity, now_ms);
     shard.opened(address);
     Ok(Opened { decoder: web_socket.then(decoder).flatten(), echo: false })

@@ -252,7 +252,11 @@ fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     if let Some(client) = client {
         shard.hold(address, client);
     }
-    shard.set_subscriptions(address, &subscriptions, None);
+    let last_event_id = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    match open::Wishes::read(parts.uri.query(), last_event_id).from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.identify(address, &identity, now_ms);
     shard.opened(address);
     drop(shard);

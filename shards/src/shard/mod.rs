@@ -2,13 +2,19 @@
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
 //! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
+//! (how a batch of events becomes one send per connection), `session` (long polling), `identity` (whose connection it is), then
+//! `replay` and `resume` (clients that come back).
 
 pub mod admission;
 pub mod connection;
 mod delivery;
+mod heartbeat;
 pub mod identity;
 pub mod own_events;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
+mod resume;
 pub mod session;
 pub(crate) mod socket;
 mod subscribe;
@@ -24,6 +30,7 @@ use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
 use self::identity::Identities;
+use self::replay::Replays;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -31,8 +38,9 @@ use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
+use crate::record::Range;
+use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
-use crate::sse;
 use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 
@@ -72,6 +80,13 @@ pub struct Shard {
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
+    /// The last record of `segment` that was taken.
+    last_record: Option<Range>,
+    /// The cursor of the last record of `segment` that has one, where that is newer than `position`.
+    cursor_range: Range,
+    /// A cursor that stands for all that was taken when it came.
+    position: Option<Arc<str>>,
+    replays: Replays,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
 }
 
@@ -102,8 +117,17 @@ impl Shard {
             identities,
             cork: None,
             segment: None,
+            last_record: None,
+            cursor_range: Range::default(),
+            position: None,
+            replays: Replays::default(),
             older_segments: std::collections::VecDeque::new(),
         }
+    }
+
+    /// Who reads events again that are in the ring no more.
+    pub fn set_replay_source(&mut self, source: Option<Arc<dyn ReplaySource>>) {
+        self.replays.source = source;
     }
 
     /// The connections.
@@ -209,6 +233,9 @@ impl Shard {
     /// Ends the connection's existence; its task has closed, or is about to close, the socket.
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
+        if connection.replaying {
+            self.forget_replay(address.slot);
+        }
         self.cork.take_if(|(slot, _)| *slot == address.slot);
         self.leave_place(address);
         self.identities.forget(address.slot);
@@ -279,35 +306,6 @@ impl Shard {
                 self.close(address, Closing::Now);
             }
         }
-    }
-
-    /// Sends one of Tidegate's own events.
-    fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
-        let Some(connection) = self.connections.get(address) else { return };
-        if connection.closing != Closing::No {
-            return;
-        }
-        let body = own_events::encode(event_type, data);
-        let mut bytes = Vec::with_capacity(body.len() + 64);
-        match &connection.output {
-            Output::WebSocket(_) => {
-                encode::append_header(OpCode::Text, body.len(), &mut bytes);
-                bytes.extend_from_slice(body.as_bytes());
-            }
-            Output::EventStream { chunked: true, .. } => {
-                let mut event = Vec::with_capacity(body.len() + 64);
-                sse::append_event(event_type, None, body.as_bytes(), &mut event);
-                bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
-                bytes.extend_from_slice(&event);
-                bytes.extend_from_slice(b"\r\n");
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(event_type, None, body.as_bytes(), &mut bytes);
-            }
-            Output::Session(_) => return self.store_own_event(address, body),
-            Output::Http => return,
-        }
-        self.send(address, bytes.into());
     }
 
     /// Sends bytes of this connection alone, after what waits.
@@ -442,6 +440,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.resume_parked(now_ms);
         self.end_killed_sessions(now_ms);
     }
 
@@ -466,20 +465,6 @@ impl Shard {
             self.poll_timer(address, now_ms);
         } else if same(Timer::Token) {
             self.token_timer(address, now_ms);
-        }
-    }
-
-    fn heartbeat(&mut self, address: Address) {
-        let Some(connection) = self.connections.get(address) else { return };
-        match connection.output {
-            Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
-            Output::EventStream { chunked: true, .. } => {
-                self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
-            }
-            Output::Http | Output::Session(_) => {}
         }
     }
 }
