@@ -11,6 +11,7 @@ pub mod identity;
 pub mod own_events;
 pub mod session;
 pub(crate) mod socket;
+pub mod stored_text;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use futures_channel::oneshot;
 
 use super::connection::{Address, Output};
+use super::stored_text::StoredText;
 use super::{Shard, Timer, key};
 use crate::longpoll::{Session, append_answer};
 use crate::mailbox::PollAnswer;
 
 /// A stored event's JSON text.
-pub type StoredEvent = Rc<str>;
+pub type StoredEvent = Rc<StoredText>;
 
 /// A long-polling session.
 #[derive(Debug)]
@@ -32,6 +33,11 @@ impl LongPolling {
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self { session: Session::new(now_ms), waiting: Vec::new() }
+    }
+
+    /// When its client last called, in milliseconds.
+    pub(super) fn last_call_ms(&self) -> u64 {
+        self.session.expires_at_ms(0)
     }
 
     fn answer(&self, last_event_id: &str) -> PollAnswer {
@@ -71,7 +77,8 @@ impl Shard {
             .ok()
             .and_then(|event| event.get("id").and_then(|id| id.as_str().map(String::from)))
             .unwrap_or_default();
-        self.store(address, &id, body.into());
+        let event = StoredText::new(body, &self.metrics);
+        self.store(address, &id, event);
     }
 
     pub(super) fn store_event(&mut self, address: Address, id: &str, event: &StoredEvent) {
