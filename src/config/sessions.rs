@@ -64,6 +64,7 @@ pub(super) fn tokens(reader: &mut Reader<'_>) -> Option<TokenConfig> {
     if algorithm.starts_with("RS") {
         if !secret.unwrap_or_default().contains("-----BEGIN") {
             reader.problem("JWT_SECRET_KEY", "JWT_ALG needs a PEM public key", "Put the PEM text into this variable");
+            return None;
         }
         let wrong = format!("this version verifies tokens with a shared secret only, keys come with {LATER_VERSION}");
         reader.problem("JWT_ALG", wrong, "Use HS256, HS384 or HS512, or wait for that version");
