@@ -126,6 +126,8 @@ pub struct ShardMetrics {
     pub sent_bytes: Cell,
     /// Gauge: bytes that wait in connections' queues.
     pub queue_bytes: Cell,
+    /// Gauge: bytes of the events that long-polling sessions keep, each counted once.
+    pub session_bytes: Cell,
     /// Gauge: events waiting in the mailbox when last drained.
     pub mailbox_depth: Cell,
     /// Gauge: requests of the API proxy that wait for a correlated answer.
@@ -183,6 +185,7 @@ impl Default for ShardMetrics {
             sends: cell(),
             sent_bytes: cell(),
             queue_bytes: cell(),
+            session_bytes: cell(),
             mailbox_depth: cell(),
             pending_requests: cell(),
             answers_delivered: cell(),

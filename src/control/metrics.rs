@@ -277,6 +277,9 @@ impl MetricSources {
             ("tidegate_queue_bytes", Kind::Gauge, "Bytes that wait in connections' queues.", |shard| {
                 &shard.queue_bytes
             }),
+            ("tidegate_session_bytes", Kind::Gauge, "Bytes of events that long-polling sessions keep.", |shard| {
+                &shard.session_bytes
+            }),
             ("tidegate_mailbox_depth", Kind::Gauge, "Events in the mailbox when it was last drained.", |shard| {
                 &shard.mailbox_depth
             }),

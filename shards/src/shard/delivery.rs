@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::connection::{Address, Closing, END, Output};
 use super::session::StoredEvent;
+use super::stored_text::StoredText;
 use super::{Shard, socket};
 use crate::clock;
 use crate::mailbox::Mail;
@@ -213,6 +214,7 @@ impl Shard {
         batch.deliveries.clear();
         batch.gathered_encoding = None;
         self.batch = batch;
+        self.shed_sessions();
     }
 
     fn flush_connection(&mut self, slot: u32, batch: &mut Batch) {
@@ -249,7 +251,10 @@ impl Shard {
                     let record = record::read(&event.segment, event.record);
                     let stored = event.stored.get_or_init(|| {
                         let body = record.body.get();
-                        String::from_utf8_lossy(event.segment.bytes(body.offset, body.len)).into()
+                        StoredText::new(
+                            String::from_utf8_lossy(event.segment.bytes(body.offset, body.len)),
+                            &self.metrics,
+                        )
                     });
                     let cursor = record.cursor.get();
                     let cursor = event.segment.bytes(cursor.offset, cursor.len);

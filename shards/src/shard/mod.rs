@@ -17,6 +17,7 @@ mod replay_tests;
 mod resume;
 pub mod session;
 pub(crate) mod socket;
+pub mod stored_text;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use futures_channel::oneshot;
 
 use super::connection::{Address, Output};
+use super::stored_text::StoredText;
 use super::{Shard, Timer, key};
 use crate::longpoll::{Session, append_answer};
 use crate::mailbox::PollAnswer;
 
 /// A stored event's JSON text.
-pub type StoredEvent = Rc<str>;
+pub type StoredEvent = Rc<StoredText>;
 
 /// What a session keeps of an event.
 #[derive(Clone, Debug)]
@@ -61,6 +62,11 @@ impl LongPolling {
         self.session.after(&self.seen).events().len()
     }
 
+    /// When its client last called, in milliseconds.
+    pub(super) fn last_call_ms(&self) -> u64 {
+        self.session.expires_at_ms(0)
+    }
+
     fn answer(&self, last_event_id: &str) -> PollAnswer {
         let poll = self.session.after(last_event_id);
         let mut body = Vec::new();
@@ -105,7 +111,8 @@ impl Shard {
             .ok()
             .and_then(|event| event.get("id").and_then(|id| id.as_str().map(String::from)))
             .unwrap_or_default();
-        self.store(address, &id, body.into(), cursor);
+        let event = StoredText::new(body, &self.metrics);
+        self.store(address, &id, event, cursor);
     }
 
     pub(super) fn store_event(&mut self, address: Address, id: &str, event: &StoredEvent, cursor: &str) {

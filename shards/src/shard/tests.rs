@@ -219,6 +219,43 @@ fn a_shard_with_too_much_waiting_ends_the_slowest_and_frees_their_memory_at_once
 }
 
 #[test]
+fn sessions_that_keep_too_much_end_those_first_that_were_not_called_for_longest() {
+    let limits = LimitSettings { max_queued_bytes: 100_000, ..LimitSettings::default() };
+    let mut rig = Rig::new(ShardSettings { limits, ..settings() });
+    let sessions: Vec<_> = ["a", "b", "shared", "shared"]
+        .iter()
+        .zip([30, 10, 20, 40])
+        .map(|(event_type, called_ms)| {
+            let output = Output::Session(Box::new(LongPolling::new(called_ms)));
+            let address = rig.shard.open_detached(output, |_| "token".to_owned(), 0);
+            let list = parse_list(&format!(r#"[{{"eventType":"{event_type}"}}]"#)).unwrap();
+            rig.shard.set_subscriptions(address, &list, None);
+            rig.shard.opened(address);
+            address
+        })
+        .collect();
+    rig.turn();
+    let own_bytes = rig.shard.metrics().session_bytes.get();
+    rig.publish("shared", "1", 20_000);
+    rig.turn();
+    let shared_bytes = rig.shard.metrics().session_bytes.get() - own_bytes;
+    assert!((20_000..20_200).contains(&shared_bytes), "two sessions keep one text: {shared_bytes}");
+    rig.publish("a", "2", 20_000);
+    rig.publish("b", "3", 40_000);
+    rig.turn();
+    assert_eq!(rig.shard.connections().len(), 4);
+    rig.publish("a", "4", 20_000);
+    rig.turn();
+    let live: Vec<_> = sessions.iter().map(|address| rig.shard.connections().get(*address).is_some()).collect();
+    assert_eq!(live, [true, false, true, true], "the one called at 10 goes, and that is enough");
+    assert_eq!(rig.shard.metrics().connections_shed.get(), 1);
+    for address in sessions {
+        rig.shard.remove(address);
+    }
+    assert_eq!(rig.shard.metrics().session_bytes.get(), 0);
+}
+
+#[test]
 fn every_connection_takes_a_place_of_the_node_until_it_goes() {
     let limits = LimitSettings { places: Arc::new(Places::new(2, 1)), ..LimitSettings::default() };
     let places = Arc::clone(&limits.places);
