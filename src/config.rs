@@ -50,6 +50,8 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Bytes of recent events kept.
     pub history_bytes: usize,
+    /// Clients may ask for more than a cursor leads to.
+    pub replay_earliest: bool,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
     /// New connections a minute on this node.
@@ -118,6 +120,7 @@ impl Config {
             strict_constraints: reader.switch("STRICT_CONSTRAINTS"),
             max_subscriptions: reader.size("MAX_SUBSCRIPTIONS", 1..=1_000_000),
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
+            replay_earliest: reader.switch("REPLAY_EARLIEST"),
             kafka: hub::kafka(reader),
             max_connections_per_minute: u32::try_from(
                 reader.number("MAX_CONNECTIONS_PER_MINUTE", 1..=u64::from(u32::MAX)),

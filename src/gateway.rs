@@ -11,6 +11,7 @@ use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
+use tidegate_shards::replay::{ReplayLane, ReplaySource};
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
@@ -23,6 +24,7 @@ use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
+use crate::ingress::replay::{Replayer, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
@@ -61,6 +63,7 @@ pub struct Gateway {
     apis: Arc<Apis>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
+    replayer: Option<(Arc<Replays>, JoinHandle<()>)>,
 }
 
 /// The hub of a node before its threads start.
@@ -155,14 +158,17 @@ impl Gateway {
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
+        let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
+            replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
             log,
         };
-        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
+        let (node, mut publisher) = Node::start(&layout, &settings, &sinks, &bell)
             .inspect_err(|_| apis.stop())
             .map_err(check::explain_start_failure)?;
+        let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
         let desk = answer_desk(config, &settings.proxy, &node);
@@ -192,6 +198,15 @@ impl Gateway {
                 return Err(error);
             }
         };
+        let replayer = match start_replayer(config, replays.as_ref(), lanes, &metrics) {
+            Ok(replayer) => replayer,
+            Err(error) => {
+                control.stop();
+                apis.stop();
+                shut_down(node);
+                return Err(error);
+            }
+        };
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
         let ingress = match hub.start_ingress(config, outlet) {
             Ok(ingress) => ingress,
@@ -213,7 +228,7 @@ impl Gateway {
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, replayer })
     }
 
     /// Where it listens.
@@ -232,6 +247,12 @@ impl Gateway {
         }
         if let Some(replies) = self.replies {
             replies.stop();
+        }
+        if let Some((replays, thread)) = self.replayer {
+            replays.wake();
+            if thread.join().is_err() {
+                tracing::error!("the replay thread panicked");
+            }
         }
         shut_down(self.node);
         if let Some(requests) = self.requests {
@@ -315,6 +336,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
         echo_endpoint: config.echo_endpoint,
+        replay_earliest: config.replay_earliest,
         spin_us: config.spin_us,
     }
 }
@@ -367,6 +389,21 @@ fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDes
 
 fn reply_topics(config: &Config) -> ReplyTopics {
     ReplyTopics { shared: config.proxy.response_topics.clone(), own: config.proxy.reply_topic.clone() }
+}
+
+/// Starts the thread that reads events again, where there is Kafka.
+fn start_replayer(
+    config: &Config,
+    replays: Option<&Arc<Replays>>,
+    lanes: Vec<ReplayLane>,
+    metrics: &Arc<IngressMetrics>,
+) -> io::Result<Option<(Arc<Replays>, JoinHandle<()>)>> {
+    let (Some(settings), Some(replays)) = (&config.kafka, replays) else { return Ok(None) };
+    let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
+    let extractors = Arc::clone(&config.extractors);
+    let replayer = Replayer::new(settings.clone(), extractors, limits, Arc::clone(replays), lanes, Arc::clone(metrics));
+    let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || replayer.run())?;
+    Ok(Some((Arc::clone(replays), thread)))
 }
 
 /// Starts to read answers where there is Kafka.

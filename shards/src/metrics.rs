@@ -114,6 +114,14 @@ pub struct ShardMetrics {
     pub answers_late: Cell,
     /// Gauge: bytes of answers kept for callers that come back for them.
     pub stored_bytes: Cell,
+    /// Gauge: clients that catch up with what they have missed.
+    pub replaying: Cell,
+    /// Clients that came back and asked for what they have missed.
+    pub replays: Cell,
+    /// Copies of events that were handed to clients that catch up.
+    pub replayed: Cell,
+    /// Clients told that events may be missing.
+    pub history_lost: Cell,
     /// Panics caught in a connection's code.
     pub panics: Cell,
     /// Events per mailbox drain.
@@ -147,6 +155,10 @@ impl Default for ShardMetrics {
             answers_delivered: cell(),
             answers_late: cell(),
             stored_bytes: cell(),
+            replaying: cell(),
+            replays: cell(),
+            replayed: cell(),
+            history_lost: cell(),
             panics: cell(),
             batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
             fan_out_us: Histogram::new([

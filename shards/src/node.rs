@@ -16,6 +16,7 @@ use crate::metrics::ShardMetrics;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
+use crate::replay;
 use crate::runtime::{self, Resolver, ShardThread};
 use crate::settings::ShardSettings;
 use crate::submit::Sinks;
@@ -61,8 +62,12 @@ impl Node {
         let interest = InterestLane::default();
         let resolver = Resolver::start(settings.proxy.ca_pem.clone())?;
         let (mut event_lanes, mut control_lanes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut replay_lanes = Vec::new();
         for _ in &layout.cores {
-            let (events, control, inbox) = lanes(layout.mailbox_events);
+            let (events, control, mut inbox) = lanes(layout.mailbox_events);
+            let (replay_lane, replay) = replay::lane(&inbox.waker);
+            inbox.replay = Some(replay);
+            replay_lanes.push(replay_lane);
             event_lanes.push(events);
             control_lanes.push(control);
             inboxes.push(inbox);
@@ -103,7 +108,7 @@ impl Node {
         }
         node.clock = Some(start_clock(Arc::clone(&node.lanes))?);
         let publisher = Publisher::new(event_lanes, interest, layout.segment_bytes, layout.history_bytes);
-        Ok((node, publisher))
+        Ok((node, publisher.with_replay_lanes(replay_lanes)))
     }
 
     /// Addresses the shards listen on (port 0 resolved).

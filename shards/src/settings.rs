@@ -45,6 +45,8 @@ pub struct ShardSettings {
     pub node_id: u64,
     /// Serve `/_tidegate/test/echo`, a WebSocket echo on the production codec, for conformance suites.
     pub echo_endpoint: bool,
+    /// Clients may ask for everything that is kept, or for what came since a time, in place of a cursor (`REPLAY_EARLIEST`).
+    pub replay_earliest: bool,
     /// Spin for this long before a shard sleeps, in microseconds; 0 never spins (`--spin`).
     pub spin_us: u64,
     /// Settings of the API proxy.
@@ -109,6 +111,7 @@ impl Default for ShardSettings {
             token_key: TokenKey::random(),
             node_id: 1,
             echo_endpoint: false,
+            replay_earliest: false,
             spin_us: 0,
             proxy: ProxySettings::default(),
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 
 use crate::proxy::outbound::{RequestLog, RequestSink};
+use crate::replay::ReplaySource;
 
 /// One validated event on its way into the hub.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Sinks {
     pub events: Arc<dyn EventSink>,
     /// Messages of the API proxy; `None` without Kafka.
     pub requests: Option<Arc<dyn RequestSink>>,
+    /// Who reads events again; `None` where the ring is all there is.
+    pub replay: Option<Arc<dyn ReplaySource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
 }

@@ -136,7 +136,13 @@ pub const CATALOGUE: &[Setting] = &[
         "Refuse constraints on fields without an extractor instead of ignoring them",
     ),
     text(EVENTS, "MAX_SUBSCRIPTIONS", "COUNT", "1000", "Subscriptions that one connection may hold"),
-    text(EVENTS, "HISTORY_BYTES", "BYTES", "67108864", "Memory for recent events"),
+    text(EVENTS, "HISTORY_BYTES", "BYTES", "67108864", "Memory for recent events, from which clients catch up"),
+    switch(
+        EVENTS,
+        "REPLAY_EARLIEST",
+        "false",
+        "Clients may ask for all events there are, or for those since a time, in place of a cursor",
+    ),
     text(KAFKA, "KAFKA_BROKERS", "HOST:PORT,…", "", "Kafka brokers [default: none, the hub is local to this process]"),
     text(
         KAFKA,

@@ -99,6 +99,12 @@ impl MetricSources {
             ),
             ("tidegate_events_lost_total", "Messages that Kafka deleted before they were read.", &ingress.lost),
             ("tidegate_back_pressure_total", "Times that a full shard made ingress wait.", &ingress.back_pressure),
+            ("tidegate_replay_passes_total", "Passes over Kafka for clients that came back.", &ingress.replay_passes),
+            (
+                "tidegate_replay_messages_total",
+                "Messages that passes for clients that came back took from Kafka.",
+                &ingress.replay_messages,
+            ),
         ] {
             page.single(name, Kind::Counter, help, cell.get());
         }
@@ -240,6 +246,27 @@ impl MetricSources {
             ("tidegate_stored_answer_bytes", Kind::Gauge, "Bytes of answers kept for later calls.", |shard| {
                 &shard.stored_bytes
             }),
+            ("tidegate_replaying", Kind::Gauge, "Clients that catch up with what they have missed.", |shard| {
+                &shard.replaying
+            }),
+            (
+                "tidegate_replays_total",
+                Kind::Counter,
+                "Clients that came back and asked for what they have missed.",
+                |shard| &shard.replays,
+            ),
+            (
+                "tidegate_replayed_events_total",
+                Kind::Counter,
+                "Copies of events handed to clients that catch up.",
+                |shard| &shard.replayed,
+            ),
+            (
+                "tidegate_history_lost_total",
+                Kind::Counter,
+                "Times a client was told that events may be missing.",
+                |shard| &shard.history_lost,
+            ),
             ("tidegate_panics_total", Kind::Counter, "Panics caught in a connection's code.", |shard| &shard.panics),
         ];
         for (name, kind, help, cell) in CELLS {

@@ -32,6 +32,8 @@ mod proxy_http_mixed;
 mod proxy_http_websocket;
 mod proxy_kafka;
 mod proxy_reactive;
+mod replay;
+mod replay_kafka;
 mod settings;
 mod subscriptions;
 mod tune;

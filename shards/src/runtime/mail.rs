@@ -28,7 +28,11 @@ pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Be
     loop {
         poll_fn(|cx| {
             inbox.waker.register(cx.waker());
-            if inbox.events.is_empty() && inbox.control.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+            let idle = inbox.events.is_empty()
+                && inbox.control.is_empty()
+                && inbox.replay.as_ref().is_none_or(rtrb::Consumer::is_empty)
+                && !world.shard.borrow().has_replay_work();
+            if idle { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
         while let Some(message) = inbox.control.pop() {
@@ -39,6 +43,9 @@ pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Be
         }
         batch(&world, &mut inbox);
         ingress_bell.ring();
+        if catch_up(&world, &mut inbox) {
+            glommio::executor().yield_now().await;
+        }
         if glommio::executor().need_preempt() {
             glommio::executor().yield_if_needed().await;
         }
@@ -58,6 +65,17 @@ fn batch(world: &SharedWorld, inbox: &mut Inbox) {
         shard.take_mail(mail);
     }
     shard.flush_batch();
+}
+
+/// One turn for clients that catch up, between batches of live events; true if there is more to do.
+fn catch_up(world: &SharedWorld, inbox: &mut Inbox) -> bool {
+    let mut shard = world.shard.borrow_mut();
+    let more = inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane));
+    if !shard.has_replay_work() {
+        return more;
+    }
+    shard.walk_on();
+    more || shard.has_replay_work()
 }
 
 fn control(world: &SharedWorld, message: Control) {

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use super::{SharedWorld, World, tokens};
 use crate::clock;
+use crate::cursor::ResumeFrom;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
 use crate::shard::connection::{Address, Output};
@@ -24,6 +25,27 @@ pub(super) struct Opening {
     kind: Kind,
     greeting: Vec<u8>,
     subscriptions: Result<Vec<Subscription>, String>,
+    wishes: Wishes,
+}
+
+/// What a client asks for about cursors.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// It wants the cursor of each event.
+    pub(super) cursor: bool,
+    /// It comes back from there.
+    pub(super) from: Option<ResumeFrom>,
+}
+
+impl Wishes {
+    /// Reads `cursor` and `lastEventId` of a query, and the head `last-event-id`, which counts where both are there: a browser
+    /// that reconnects sends the query that it began with.
+    pub(super) fn read(query: Option<&str>, last_event_id: Option<&str>) -> Self {
+        let query = query.filter(|query| query.contains("ursor") || query.contains("ventId")).unwrap_or("");
+        let query = ConnectionQuery::parse(query, BrokenEncoding::Literal).unwrap_or_default();
+        let presented = last_event_id.filter(|id| !id.trim().is_empty()).or(query.last_event_id.as_deref());
+        Self { cursor: query.wants_cursor(), from: presented.map(ResumeFrom::parse) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +80,8 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
         Kind::Echo => Ok(Vec::new()),
         _ => subscriptions_of(world, head.query),
     };
-    Ok(Opening { kind, greeting, subscriptions })
+    let wishes = Wishes::read(head.query, head.header_text("last-event-id"));
+    Ok(Opening { kind, greeting, subscriptions, wishes })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
@@ -75,6 +98,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
         kind: Kind::EventStream { chunked },
         greeting: greeting.into_bytes(),
         subscriptions: Ok(subscriptions),
+        wishes: Wishes::read(head.query, head.header_text("last-event-id")),
     })
 }
 
@@ -115,7 +139,7 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, subscriptions } = opening;
+    let Opening { kind, greeting, subscriptions, wishes } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     let decoder = || Some(Decoder::new(world.settings.max_message_bytes));
@@ -147,8 +171,15 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         return Ok(Opened { decoder: decoder(), echo: false });
     }
     let token = tokens::issue(world, TokenKind::Stream, address);
+    if let Some(connection) = shard.connections().get_mut(address) {
+        connection.cursor = web_socket && wishes.cursor;
+    }
     shard.open(address, output, greeting, &token, now_ms);
-    shard.set_subscriptions(address, &subscriptions.unwrap_or_default(), None);
+    let subscriptions = subscriptions.unwrap_or_default();
+    match wishes.from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.opened(address);
     Ok(Opened { decoder: web_socket.then(decoder).flatten(), echo: false })
 }

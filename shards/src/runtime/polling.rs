@@ -9,10 +9,10 @@ use super::body::Body;
 use super::service::{Answer, busy, text};
 use super::{SharedWorld, tokens};
 use crate::clock;
-use crate::cookie::{FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
+use crate::cookie::{self, FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
 use crate::query::{BrokenEncoding, ConnectionQuery};
-use crate::runtime::open::{RATE_REACHED, within_limits};
+use crate::runtime::open::{RATE_REACHED, Wishes, within_limits};
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
@@ -21,7 +21,7 @@ use crate::token::TokenKind;
 /// Answers one call.
 pub(super) async fn answer(world: &SharedWorld, parts: &Parts) -> Answer {
     let mut answer = match poll(world, parts).await {
-        Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.body),
+        Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.cursor.as_deref(), answer.body),
         Polled::Busy => busy(),
         Polled::NoSession => open(world, parts).await,
     };
@@ -69,8 +69,12 @@ async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
+    let last_event_id = cookie::cursor(parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
+    let last_event_id =
+        last_event_id.or_else(|| parts.headers.get("last-event-id").and_then(|value| value.to_str().ok()));
+    let wishes = Wishes::read(parts.uri.query(), last_event_id);
     let (reply, outcome) = oneshot::channel();
-    let token = {
+    let (token, address) = {
         let now_ms = clock::now_ms();
         let mut shard = world.shard.borrow_mut();
         if let Err(reason) = shard.compile(&subscriptions) {
@@ -82,21 +86,29 @@ async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
         let output = Output::Session(Box::new(LongPolling::new(now_ms)));
         let token = |address| tokens::issue(world, TokenKind::Session, address);
         let address = shard.open_detached(output, token, now_ms);
-        shard.set_subscriptions(address, &subscriptions, Some(reply));
+        if let Some(connection) = shard.connections().get_mut(address) {
+            connection.cursor = wishes.cursor;
+        }
+        match wishes.from {
+            Some(from) => shard.resume(address, &subscriptions, from, Some(reply)),
+            None => shard.set_subscriptions(address, &subscriptions, Some(reply)),
+        }
         shard.opened(address);
-        tokens::issue(world, TokenKind::Session, address)
+        (tokens::issue(world, TokenKind::Session, address), address)
     };
     // The client takes this answer to mean that its subscriptions are in force.
     let _in_force = outcome.await;
-    json(&token, FIRST_EVENT, "\"ok\"".into())
+    let cursor = world.shard.borrow_mut().session_cursor(address);
+    json(&token, FIRST_EVENT, cursor.as_deref(), "\"ok\"".into())
 }
 
-fn json(token: &str, last_event_id: &str, body: bytes::Bytes) -> Answer {
+fn json(token: &str, last_event_id: &str, cursor: Option<&str>, body: bytes::Bytes) -> Answer {
     let mut answer = Response::new(Body::full(body));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    for cookie in [set_connection_token(token), set_last_event_id(last_event_id)] {
+    let cookies = [set_connection_token(token), set_last_event_id(last_event_id)];
+    for cookie in cookies.into_iter().chain(cursor.map(cookie::set_cursor)) {
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             headers.append(header::SET_COOKIE, cookie);
         }

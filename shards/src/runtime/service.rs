@@ -187,7 +187,11 @@ fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
     }
     let token = |address| tokens::issue(world, TokenKind::Stream, address);
     let address = shard.open_detached(Output::Pulled, token, now_ms);
-    shard.set_subscriptions(address, &subscriptions, None);
+    let last_event_id = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    match open::Wishes::read(parts.uri.query(), last_event_id).from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.opened(address);
     drop(shard);
     let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address }));

@@ -93,7 +93,8 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
         let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
             shard;
         let now_ms = clock::now_ms();
-        let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        let mut state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        state.set_replay_source(sinks.replay.clone());
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
         let world = Rc::new(World {
             number,

@@ -86,6 +86,10 @@ pub struct Connection {
     pub closing: Closing,
     /// The socket took less than there was; its task waits for writability.
     pub blocked: bool,
+    /// Its client asked for the cursor of each event (WebSocket, long polling).
+    pub cursor: bool,
+    /// It catches up and gets no live events yet, see [`super::replay`].
+    pub(super) replaying: bool,
     /// The number of subscriptions that hold (for the gauge).
     pub subscriptions: u32,
     /// The request for subscriptions that counts; earlier ones are void.
@@ -101,6 +105,15 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The transport as interest names it.
+    #[must_use]
+    pub fn transport(&self) -> Transports {
+        if self.cursor && matches!(self.output, Output::WebSocket(_)) {
+            return Transports::WS_CURSOR;
+        }
+        self.output.transport()
+    }
+
     /// Bytes that wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -140,6 +153,8 @@ impl Connections {
             last: END,
             closing: Closing::No,
             blocked: false,
+            cursor: false,
+            replaying: false,
             subscriptions: 0,
             ticket: 0,
             deadline_ms,

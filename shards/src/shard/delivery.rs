@@ -33,6 +33,7 @@ struct BatchEvent {
     ws: Range,
     sse: Range,
     sse_chunk: Range,
+    ws_cursor: Range,
     received_us: u64,
     /// A copy of the text, made when the first long-polling session needs it.
     stored: OnceCell<StoredEvent>,
@@ -49,6 +50,7 @@ struct Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     WebSocket,
+    WebSocketCursor,
     EventStream,
     EventStreamChunk,
 }
@@ -57,6 +59,7 @@ impl BatchEvent {
     fn range(&self, encoding: Encoding) -> Range {
         match encoding {
             Encoding::WebSocket => self.ws,
+            Encoding::WebSocketCursor => self.ws_cursor,
             Encoding::EventStream => self.sse,
             Encoding::EventStreamChunk => self.sse_chunk,
         }
@@ -98,6 +101,15 @@ impl Shard {
                 self.flush_batch();
                 self.interest_known(ticket);
             }
+            Mail::Position(cursor) => {
+                self.position = Some(cursor);
+                self.cursor_range = Range::default();
+            }
+            Mail::Layout(layout) => self.replays.layout = layout,
+            Mail::Kept(kept) => {
+                self.flush_batch();
+                self.kept(*kept);
+            }
         }
         if self.batch.deliveries.len() >= BATCH_DELIVERIES {
             self.flush_batch();
@@ -106,8 +118,17 @@ impl Shard {
 
     fn next_segment(&mut self, segment: Arc<Segment>) {
         let number = segment.number();
+        if self.cursor_range.len > 0 {
+            self.position = self.current_cursor().map(Arc::from);
+            self.cursor_range = Range::default();
+        }
+        self.replays.floor = self.place();
+        self.last_record = None;
         if let Some(current) = self.segment.replace(Rc::new(segment)) {
             self.older_segments.push_back(Rc::downgrade(&current));
+        }
+        if let Some(segment) = &self.segment {
+            self.replays.follow(segment);
         }
         self.older_segments.retain(|older| older.strong_count() > 0);
         if self.older_segments.len() > OLDER_SEGMENTS {
@@ -123,6 +144,11 @@ impl Shard {
         let Some(segment) = self.segment.clone() else { return };
         self.metrics.events_received.add(1);
         let record = record::read(&segment, range);
+        self.last_record = Some(range);
+        let cursor = record.cursor.get();
+        if cursor.len > 0 {
+            self.cursor_range = cursor;
+        }
         let mut matched = std::mem::take(&mut self.batch.matched);
         self.index.matches(&record.event_type, record, &mut matched);
         if !matched.is_empty() {
@@ -139,6 +165,7 @@ impl Shard {
                 ws,
                 sse,
                 sse_chunk,
+                ws_cursor: record.ws_cursor.get(),
                 received_us,
                 stored: OnceCell::new(),
             });
@@ -199,9 +226,10 @@ impl Shard {
         }
         let address = Address { slot, generation: connection.generation };
         let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        let web_socket = if connection.cursor { Encoding::WebSocketCursor } else { Encoding::WebSocket };
         match connection.output {
-            Output::WebSocket(_) if !waiting => self.send_run(address, Encoding::WebSocket, batch),
-            Output::WebSocket(_) => self.queue_run(slot, Encoding::WebSocket, batch, 0, 0),
+            Output::WebSocket(_) if !waiting => self.send_run(address, web_socket, batch),
+            Output::WebSocket(_) => self.queue_run(slot, web_socket, batch, 0, 0),
             Output::EventStream { chunked, .. } => {
                 let encoding = if chunked { Encoding::EventStreamChunk } else { Encoding::EventStream };
                 if waiting {
@@ -219,7 +247,9 @@ impl Shard {
                         let body = record.body.get();
                         String::from_utf8_lossy(event.segment.bytes(body.offset, body.len)).into()
                     });
-                    self.store_event(address, &record.id, stored);
+                    let cursor = record.cursor.get();
+                    let cursor = event.segment.bytes(cursor.offset, cursor.len);
+                    self.store_event(address, &record.id, stored, std::str::from_utf8(cursor).unwrap_or_default());
                 }
             }
             Output::Http => {}

@@ -2,11 +2,16 @@
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
 //! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), then `session` (long polling).
+//! (how a batch of events becomes one send per connection), `session` (long polling), then `replay` and `resume` (clients that
+//! come back).
 
 pub mod connection;
 mod delivery;
 pub mod own_events;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
+mod resume;
 pub mod session;
 pub(crate) mod socket;
 mod subscribe;
@@ -20,6 +25,7 @@ use tidegate_reactive::wheel::TimerWheel;
 
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::replay::Replays;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -28,6 +34,8 @@ use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
 use crate::rate::ConnectionRate;
+use crate::record::{self, Range};
+use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
 use crate::sse;
 use crate::ws::close_code;
@@ -67,6 +75,13 @@ pub struct Shard {
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
+    /// The last record of `segment` that was taken.
+    last_record: Option<Range>,
+    /// The cursor of the last record of `segment` that has one, where that is newer than `position`.
+    cursor_range: Range,
+    /// A cursor that stands for all that was taken when it came.
+    position: Option<Arc<str>>,
+    replays: Replays,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
 }
 
@@ -95,7 +110,26 @@ impl Shard {
             rate,
             cork: None,
             segment: None,
+            last_record: None,
+            cursor_range: Range::default(),
+            position: None,
+            replays: Replays::default(),
             older_segments: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Who reads events again that are in the ring no more.
+    pub fn set_replay_source(&mut self, source: Option<Arc<dyn ReplaySource>>) {
+        self.replays.source = source;
+    }
+
+    /// The cursor of everything that this shard has taken from ingress.
+    fn current_cursor(&self) -> Option<&str> {
+        match &self.segment {
+            Some(segment) if self.cursor_range.len > 0 => {
+                std::str::from_utf8(segment.bytes(self.cursor_range.offset, self.cursor_range.len)).ok()
+            }
+            _ => self.position.as_deref(),
         }
     }
 
@@ -209,6 +243,9 @@ impl Shard {
     /// Ends the connection's existence; its task has closed, or is about to close, the socket.
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
+        if connection.replaying {
+            self.forget_replay(address.slot);
+        }
         self.cork.take_if(|(slot, _)| *slot == address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
@@ -281,25 +318,34 @@ impl Shard {
 
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
+        self.send_own_event_at(address, event_type, data, "");
+    }
+
+    /// Sends one of Tidegate's own events with the cursor that holds once the client has seen it; empty for none.
+    fn send_own_event_at(&mut self, address: Address, event_type: &str, data: &str, cursor: &str) {
         let Some(connection) = self.connections.get(address) else { return };
         let body = own_events::encode(event_type, data);
+        let id = (!cursor.is_empty()).then_some(cursor);
         let mut bytes = Vec::with_capacity(body.len() + 64);
         match &connection.output {
+            Output::WebSocket(_) if connection.cursor => {
+                record::cursor_frame(body.as_bytes(), cursor, &mut Vec::new(), &mut bytes);
+            }
             Output::WebSocket(_) => {
                 encode::append_header(OpCode::Text, body.len(), &mut bytes);
                 bytes.extend_from_slice(body.as_bytes());
             }
             Output::EventStream { chunked: true, .. } => {
                 let mut event = Vec::with_capacity(body.len() + 64);
-                sse::append_event(event_type, None, body.as_bytes(), &mut event);
+                sse::append_event(event_type, id, body.as_bytes(), &mut event);
                 bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
                 bytes.extend_from_slice(&event);
                 bytes.extend_from_slice(b"\r\n");
             }
             Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(event_type, None, body.as_bytes(), &mut bytes);
+                sse::append_event(event_type, id, body.as_bytes(), &mut bytes);
             }
-            Output::Session(_) => return self.store_own_event(address, body),
+            Output::Session(_) => return self.store_own_event(address, body, cursor),
             Output::Http => return,
         }
         self.send(address, bytes.into());
@@ -435,6 +481,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.resume_parked(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -459,15 +506,27 @@ impl Shard {
         }
     }
 
+    /// Shows that the connection lives. An event stream's client is told the present cursor too, in an event without data,
+    /// which a browser doesn't dispatch (WHATWG HTML, section 9.2.6): who gets few events comes back with a young cursor.
     fn heartbeat(&mut self, address: Address) {
         let Some(connection) = self.connections.get(address) else { return };
+        let cursor = if connection.replaying { None } else { self.current_cursor() };
         match connection.output {
             Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
             Output::EventStream { chunked: true, .. } => {
+                let id = cursor.map(|cursor| format!("id: {cursor}\n\n"));
+                let id = id.map(|id| format!("{:x}\r\n{id}\r\n", id.len()));
                 self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
+                if let Some(id) = id {
+                    self.send(address, id.into());
+                }
             }
             Output::EventStream { .. } | Output::Pulled => {
+                let id = cursor.map(|cursor| format!("id: {cursor}\n\n"));
                 self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
+                if let Some(id) = id {
+                    self.send(address, id.into());
+                }
             }
             Output::Http | Output::Session(_) => {}
         }

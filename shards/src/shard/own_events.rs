@@ -5,10 +5,15 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::cursor::{Layout, Loss};
+
 /// Type of the first event on a connection; its data holds the connection token.
 pub const CONNECTION_CREATE: &str = "rig.connection.create";
 /// Type of the event that puts subscriptions in force.
 pub const SUBSCRIPTIONS_SET: &str = "rig.subscriptions_set";
+
+/// Type of the event that says that events may be missing.
+pub const HISTORY_LOST: &str = "tidegate.history_lost";
 
 /// The CloudEvents 0.2 text of one of Tidegate's own events, keys sorted; `data` is JSON.
 #[must_use]
@@ -28,6 +33,26 @@ pub fn encode(event_type: &str, data: &str) -> String {
 #[must_use]
 pub fn connection_create_data(token: &str) -> String {
     format!(r#"{{"connection_token":"{token}","errors":[]}}"#)
+}
+
+/// Most partitions that [`history_lost_data`] names one by one.
+const MAX_NAMED: usize = 100;
+
+/// Data of [`HISTORY_LOST`]: the reason of the first loss, and each loss with its topic, partition, and the offsets from which
+/// and up to which events are missing.
+#[must_use]
+pub fn history_lost_data(losses: &[Loss], layout: &Layout) -> String {
+    let named = |loss: &Loss| {
+        let slot = loss.slot.and_then(|slot| layout.slot(slot));
+        let topic = slot.and_then(|slot| layout.sources().get(slot.source)).map(|source| source.name.clone());
+        let partition = slot.map(|slot| slot.partition);
+        serde_json::json!({
+            "from": loss.from, "partition": partition, "reason": loss.reason.word(), "to": loss.to, "topic": topic
+        })
+    };
+    let lost: Vec<_> = losses.iter().take(MAX_NAMED).map(named).collect();
+    let reason = losses.first().map_or("", |loss| loss.reason.word());
+    serde_json::json!({ "lost": lost, "reason": reason }).to_string()
 }
 
 #[cfg(test)]

@@ -194,10 +194,10 @@ fn a_type_is_given_up_when_its_last_subscriber_goes() {
     rig.turn();
     rig.shard.remove(first);
     rig.turn();
-    assert!(rig.publisher.wants("a"));
+    assert!(rig.publisher.has_subscribers("a"));
     rig.shard.remove(second);
     rig.turn();
-    assert!(!rig.publisher.wants("a"));
+    assert!(!rig.publisher.has_subscribers("a"));
     assert_eq!(rig.shard.metrics().subscriptions.get(), 0);
 }
 
@@ -208,7 +208,7 @@ fn a_connection_that_goes_before_its_subscriptions_are_in_force_leaves_no_intere
     rig.shard.remove(address);
     rig.turn();
     rig.turn();
-    assert!(!rig.publisher.wants("a"));
+    assert!(!rig.publisher.has_subscribers("a"));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn the_later_of_two_requests_for_subscriptions_counts() {
     rig.turn();
     assert_eq!(outcome.try_recv(), Ok(Some(SetOutcome::InForce)));
     assert_eq!(received(&mut client).matches("subscriptions_set").count(), 2, "one event: its type in line and data");
-    assert!(rig.publisher.wants("known") && !rig.publisher.wants("unknown"));
+    assert!(rig.publisher.has_subscribers("known") && !rig.publisher.has_subscribers("unknown"));
 }
 
 #[test]

@@ -31,15 +31,15 @@ fn submit(page: &mut Page, name: &str, pin: &str) {
     ));
 }
 
-/// Every page of a test runs in a browser of its own where it has another storage; a tab has its own session storage too.
+/// Each window has a session storage of its own, as another device has.
 #[test]
 fn who_signs_in_on_two_devices_and_buys_on_one_sees_seat_and_mail_on_the_other() {
     let Some(chromium) = installed() else { return };
     let demo = Demo::start(0);
-    let (mut desk, mut pocket) = (Chromium::start(&chromium), Chromium::start(&chromium));
-    let mut laptop = sign_in(&mut desk, demo.shop, "sse", "Mia");
-    let mut phone = sign_in(&mut pocket, demo.shop, "ws", "Mia");
-    let mut stranger = visit(&mut pocket, demo.shop, "sse");
+    let mut browser = Chromium::start(&chromium);
+    let mut laptop = sign_in(&mut browser, demo.shop, "sse", "Mia");
+    let mut phone = sign_in(&mut browser, demo.shop, "ws", "Mia");
+    let mut stranger = visit(&mut browser, demo.shop, "sse");
 
     click(&mut laptop, "C3");
     wait_for_state(&mut laptop, "C3", "mine");
