@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
+use tidegate_shards::auth::{SessionList, Verifier};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
-use tidegate_shards::replay::{ReplayLane, ReplaySource};
+use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
@@ -24,13 +25,14 @@ use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
-use crate::ingress::replay::{Replayer, Replays};
+use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
+use crate::sessions::{Blacklist, BlacklistSources};
 use crate::signals::StopSignals;
 use crate::{check, limits};
 
@@ -61,9 +63,10 @@ pub struct Gateway {
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
+    blacklist: Arc<Blacklist>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
-    replayer: Option<(Arc<Replays>, JoinHandle<()>)>,
+    replayer: Option<ReplayThread>,
 }
 
 /// The hub of a node before its threads start.
@@ -116,8 +119,7 @@ impl Hub {
         match self {
             Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
             Self::Kafka { settings, reachability, .. } => {
-                let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability)?;
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, event_limits(config), reachability)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -148,8 +150,22 @@ impl Gateway {
             segment_bytes: SEGMENT_BYTES,
             history_bytes: config.history_bytes,
         };
-        let apis = Apis::open(&api_sources(config, cores.len()))?;
+        let blacklist = Blacklist::open(&BlacklistSources {
+            kafka: config.kafka.as_ref().map(|settings| (settings, config.sessions.topic.as_str())),
+            state_dir: config.proxy.state_dir.as_deref(),
+        })?;
+        let apis = Apis::open(&api_sources(config, cores.len())).inspect_err(|_| blacklist.stop())?;
+        blacklist.wait_until_read_back();
+        let stop_following = || {
+            apis.stop();
+            blacklist.stop();
+        };
         let mut settings = shard_settings(config, cores.len());
+        settings.sessions = Arc::clone(blacklist.table());
+        settings.verifier = config.tokens.as_ref().map(|tokens| {
+            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
+            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
+        });
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -166,7 +182,7 @@ impl Gateway {
             log,
         };
         let (node, mut publisher) = Node::start(&layout, &settings, &sinks, &bell)
-            .inspect_err(|_| apis.stop())
+            .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
@@ -182,53 +198,59 @@ impl Gateway {
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
+                blacklist: Some(Arc::clone(&blacklist)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
+            blacklist: Arc::clone(&blacklist),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
         });
         let control = match control {
             Ok(control) => control,
             Err(error) => {
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
         };
-        let replayer = match start_replayer(config, replays.as_ref(), lanes, &metrics) {
-            Ok(replayer) => replayer,
-            Err(error) => {
-                control.stop();
-                apis.stop();
-                shut_down(node);
-                return Err(error);
-            }
-        };
+        let limits = event_limits(config);
+        let replayer = replays
+            .as_ref()
+            .zip(config.kafka.as_ref())
+            .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
-        let ingress = match hub.start_ingress(config, outlet) {
-            Ok(ingress) => ingress,
+        let started = replayer.transpose().and_then(|replayer| {
+            let ingress = hub.start_ingress(config, outlet)?;
+            Ok((replayer, ingress, start_replies(config, settings.node_id, desk, replies)?))
+        });
+        let (replayer, ingress, replies) = match started {
+            Ok(started) => started,
             Err(error) => {
                 control.stop();
-                apis.stop();
-                shut_down(node);
-                return Err(error);
-            }
-        };
-        let replies = match start_replies(config, settings.node_id, desk, replies) {
-            Ok(replies) => replies,
-            Err(error) => {
-                control.stop();
-                apis.stop();
+                stop_following();
                 stop.request();
                 shut_down(node);
                 return Err(error);
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, replayer })
+        Ok(Self {
+            addresses,
+            cores,
+            node,
+            control,
+            ingress,
+            stop,
+            producer,
+            apis,
+            blacklist,
+            requests,
+            replies,
+            replayer,
+        })
     }
 
     /// Where it listens.
@@ -241,6 +263,7 @@ impl Gateway {
     pub fn stop(self) {
         self.control.stop();
         self.apis.stop();
+        self.blacklist.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -248,11 +271,8 @@ impl Gateway {
         if let Some(replies) = self.replies {
             replies.stop();
         }
-        if let Some((replays, thread)) = self.replayer {
-            replays.wake();
-            if thread.join().is_err() {
-                tracing::error!("the replay thread panicked");
-            }
+        if let Some(replayer) = self.replayer {
+            replayer.join();
         }
         shut_down(self.node);
         if let Some(requests) = self.requests {
@@ -297,6 +317,10 @@ impl Gateway {
     }
 }
 
+fn event_limits(config: &Config) -> EventLimits {
+    EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes }
+}
+
 fn shut_down(node: Arc<Node>) {
     match Arc::into_inner(node) {
         Some(node) => node.shutdown(),
@@ -320,7 +344,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
-        cors: config.cors.as_str().into(),
+        cors: config.cors.clone(),
         extractors: Arc::clone(&config.extractors),
         strict_constraints: config.strict_constraints,
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
@@ -335,8 +359,13 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         token_key,
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
+        limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
         replay_earliest: config.replay_earliest,
+        verifier: None,
+        sessions: Arc::default(),
+        end_at_token_expiry: config.sessions.end_at_token_expiry,
+        subscription_mode: config.sessions.mode,
         spin_us: config.spin_us,
     }
 }
@@ -389,21 +418,6 @@ fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDes
 
 fn reply_topics(config: &Config) -> ReplyTopics {
     ReplyTopics { shared: config.proxy.response_topics.clone(), own: config.proxy.reply_topic.clone() }
-}
-
-/// Starts the thread that reads events again, where there is Kafka.
-fn start_replayer(
-    config: &Config,
-    replays: Option<&Arc<Replays>>,
-    lanes: Vec<ReplayLane>,
-    metrics: &Arc<IngressMetrics>,
-) -> io::Result<Option<(Arc<Replays>, JoinHandle<()>)>> {
-    let (Some(settings), Some(replays)) = (&config.kafka, replays) else { return Ok(None) };
-    let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
-    let extractors = Arc::clone(&config.extractors);
-    let replayer = Replayer::new(settings.clone(), extractors, limits, Arc::clone(replays), lanes, Arc::clone(metrics));
-    let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || replayer.run())?;
-    Ok(Some((Arc::clone(replays), thread)))
 }
 
 /// Starts to read answers where there is Kafka.

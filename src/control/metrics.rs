@@ -9,12 +9,14 @@ use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
+use super::refusals;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::sessions::Blacklist;
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct MetricSources {
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Blacklisted sessions.
+    pub blacklist: Option<Arc<Blacklist>>,
 }
 
 impl MetricSources {
@@ -43,7 +47,9 @@ impl MetricSources {
         self.write_ingress(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
+        self.write_blacklist(&mut page);
         self.write_shards(&mut page);
+        refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
@@ -170,6 +176,33 @@ impl MetricSources {
         });
     }
 
+    fn write_blacklist(&self, page: &mut Page) {
+        let Some(blacklist) = &self.blacklist else { return };
+        let counts = blacklist.counts();
+        let labels = [("name", "Elixir.SessionBlacklist")];
+        for (name, help, items) in [
+            ("rig_distributed_set_items_total", "Blacklisted sessions, expired ones too.", counts.total),
+            ("rig_distributed_set_items_current", "Blacklisted sessions that have not expired.", counts.current),
+        ] {
+            page.family(name, Kind::Gauge, help);
+            page.sample(name, &labels, items);
+        }
+        for (name, help, count) in [
+            (
+                "tidegate_sessions_malformed_total",
+                "Records in the topic of blacklisted sessions that are no entries.",
+                counts.malformed,
+            ),
+            (
+                "tidegate_sessions_refused_total",
+                "Sessions blacklisted by other nodes for which this one had no place.",
+                counts.refused,
+            ),
+        ] {
+            page.single(name, Kind::Counter, help, count);
+        }
+    }
+
     fn write_shards(&self, page: &mut Page) {
         let subscriptions: u64 = self.shards.iter().map(|shard| shard.subscriptions.get()).sum();
         page.single("rig_subscriptions_total", Kind::Gauge, "Subscriptions in force.", subscriptions);
@@ -190,14 +223,23 @@ impl MetricSources {
             ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
                 &shard.connections_accepted
             }),
-            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
-                &shard.connections_refused
-            }),
             (
                 "tidegate_connections_slow_total",
                 Kind::Counter,
                 "Connections ended because their queue was full.",
                 |shard| &shard.connections_slow,
+            ),
+            (
+                "tidegate_connections_killed_total",
+                Kind::Counter,
+                "Connections ended because their session was blacklisted.",
+                |shard| &shard.connections_killed,
+            ),
+            (
+                "tidegate_connections_expired_total",
+                Kind::Counter,
+                "Connections ended because their token had expired.",
+                |shard| &shard.connections_expired,
             ),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
@@ -322,6 +364,7 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            blacklist: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };
@@ -344,6 +387,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
+            "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

@@ -3,18 +3,15 @@
 //! pass wait, Kafka keeps the events.
 
 mod plan;
+mod thread;
 
-use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam::queue::SegQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::cursor::{Loss, Reason};
 use tidegate_shards::event::EventLimits;
@@ -22,14 +19,15 @@ use tidegate_shards::extractor::Extractors;
 use tidegate_shards::interest::Transports;
 use tidegate_shards::publisher::Position;
 use tidegate_shards::record::{self, Scratch};
-use tidegate_shards::replay::{Joined, ReplayLane, ReplayRequest, ReplaySource, Replayed};
+use tidegate_shards::replay::{Joined, ReplayLane, ReplayRequest, Replayed};
 use tidegate_shards::segment::SegmentWriter;
 
 use self::plan::{Plan, Watermarks};
+pub use self::thread::{ReplayThread, Replays};
 use super::kafka::{consumer_config, decode};
 use super::metrics::IngressMetrics;
 use super::native::{Batch, Consumer, Message};
-use super::{Stop, sleep};
+use super::sleep;
 use crate::config::KafkaSettings;
 use crate::kafka::{LogContext, client_config};
 
@@ -50,47 +48,6 @@ const SEGMENT_BYTES: usize = 1 << 20;
 const LANE_PAUSE: Duration = Duration::from_millis(1);
 /// Longest sleep without a request, in milliseconds.
 const IDLE_SLEEP_MS: u16 = 500;
-
-/// Where shards leave their requests.
-#[derive(Debug)]
-pub struct Replays {
-    waiting: SegQueue<ReplayRequest>,
-    bell: Bell,
-    stop: Stop,
-}
-
-impl Replays {
-    /// For a thread that ends when `stop` is requested and [`Self::wake`] was called.
-    ///
-    /// # Errors
-    /// The operating system refused an eventfd.
-    pub fn new(stop: Stop) -> io::Result<Self> {
-        Ok(Self { waiting: SegQueue::new(), bell: Bell::new()?, stop })
-    }
-
-    /// Wakes the thread.
-    pub fn wake(&self) {
-        self.bell.ring();
-    }
-
-    fn sleep(&self, timeout_ms: u16) {
-        self.bell.arm();
-        if self.waiting.is_empty()
-            && !self.stop.requested()
-            && let Err(error) = sleep::until_readable([self.bell.fd()], timeout_ms)
-        {
-            tracing::error!(%error, "the replay thread can't sleep");
-        }
-        self.bell.disarm();
-    }
-}
-
-impl ReplaySource for Replays {
-    fn request(&self, request: ReplayRequest) {
-        self.waiting.push(request);
-        self.bell.ring();
-    }
-}
 
 /// The gateway is stopping.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +128,7 @@ impl Replayer {
             if over {
                 return requests;
             }
-            thread::sleep(Duration::from_millis(u64::from(GATHER_MS)));
+            std::thread::sleep(Duration::from_millis(u64::from(GATHER_MS)));
         }
     }
 
@@ -250,7 +207,7 @@ impl Replayer {
             if self.replays.stop.requested() {
                 return Err(Stopped);
             }
-            thread::sleep(RETRY);
+            std::thread::sleep(RETRY);
         }
     }
 
@@ -394,7 +351,7 @@ impl Replayer {
             if self.replays.stop.requested() {
                 return Err(Stopped);
             }
-            thread::sleep(LANE_PAUSE);
+            std::thread::sleep(LANE_PAUSE);
         }
         Ok(())
     }

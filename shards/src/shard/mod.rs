@@ -1,12 +1,15 @@
 //! One core's world without its event loop: connections, subscriptions and the events that reach
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
-//! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), `session` (long polling), then `replay` and `resume` (clients that
-//! come back).
+//! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
+//! (how a batch of events becomes one send per connection), `session` (long polling), `identity` (whose connection it is), then
+//! `replay` and `resume` (clients that come back).
 
+pub mod admission;
 pub mod connection;
 mod delivery;
+mod heartbeat;
+pub mod identity;
 pub mod own_events;
 mod replay;
 #[cfg(test)]
@@ -23,8 +26,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
+use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::identity::Identities;
 use self::replay::Replays;
 use self::subscribe::Requests;
 use crate::bell::Bell;
@@ -33,11 +38,9 @@ use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
-use crate::rate::ConnectionRate;
-use crate::record::{self, Range};
+use crate::record::Range;
 use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
-use crate::sse;
 use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 
@@ -57,6 +60,7 @@ enum Timer {
     Deadline = 2,
     Session = 3,
     Poll = 4,
+    Token = 5,
 }
 
 /// The state of one shard.
@@ -71,7 +75,8 @@ pub struct Shard {
     batch: Batch,
     wheel: TimerWheel,
     due: Vec<u64>,
-    rate: ConnectionRate,
+    admission: Admission,
+    identities: Identities,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
@@ -96,7 +101,8 @@ impl Shard {
         ingress_bell: Bell,
         now_ms: u64,
     ) -> Self {
-        let rate = ConnectionRate::new(settings.max_connections_per_minute);
+        let admission = Admission::new(settings.max_connections_per_minute);
+        let identities = Identities::new(settings.sessions.additions());
         Self {
             number,
             settings,
@@ -107,7 +113,8 @@ impl Shard {
             batch: Batch::default(),
             wheel: TimerWheel::new(now_ms),
             due: Vec::new(),
-            rate,
+            admission,
+            identities,
             cork: None,
             segment: None,
             last_record: None,
@@ -123,16 +130,6 @@ impl Shard {
         self.replays.source = source;
     }
 
-    /// The cursor of everything that this shard has taken from ingress.
-    fn current_cursor(&self) -> Option<&str> {
-        match &self.segment {
-            Some(segment) if self.cursor_range.len > 0 => {
-                std::str::from_utf8(segment.bytes(self.cursor_range.offset, self.cursor_range.len)).ok()
-            }
-            _ => self.position.as_deref(),
-        }
-    }
-
     /// The connections.
     pub fn connections(&mut self) -> &mut Connections {
         &mut self.connections
@@ -144,19 +141,11 @@ impl Shard {
         &self.metrics
     }
 
-    /// May one more connection be opened in this minute? Counts it if so.
-    pub fn admit(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admit(now_ms);
-        if !admitted {
-            self.metrics.connections_refused.add(1);
-        }
-        admitted
-    }
-
     /// A socket was accepted; it speaks HTTP until it is told otherwise, and ends at the deadline.
     pub fn accepted(&mut self, deadline_ms: u64, now_ms: u64) -> Address {
         self.metrics.connections_accepted.add(1);
         self.metrics.connections_http.add(1);
+        self.take_place();
         let address = self.connections.insert(Output::Http, deadline_ms);
         self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key(address, Timer::Deadline));
         address
@@ -202,6 +191,7 @@ impl Shard {
     /// Adds a long-polling session, or an event stream whose body is pulled, and queues its first
     /// event. End with [`Self::opened`].
     pub fn open_detached(&mut self, output: Output, token: impl FnOnce(Address) -> String, now_ms: u64) -> Address {
+        self.take_place();
         let address = self.connections.insert(output, u64::MAX);
         let token = token(address);
         self.start(address, Vec::new(), &token, now_ms);
@@ -247,6 +237,8 @@ impl Shard {
             self.forget_replay(address.slot);
         }
         self.cork.take_if(|(slot, _)| *slot == address.slot);
+        self.leave_place(address);
+        self.identities.forget(address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
             Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
@@ -316,41 +308,6 @@ impl Shard {
         }
     }
 
-    /// Sends one of Tidegate's own events.
-    fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
-        self.send_own_event_at(address, event_type, data, "");
-    }
-
-    /// Sends one of Tidegate's own events with the cursor that holds once the client has seen it; empty for none.
-    fn send_own_event_at(&mut self, address: Address, event_type: &str, data: &str, cursor: &str) {
-        let Some(connection) = self.connections.get(address) else { return };
-        let body = own_events::encode(event_type, data);
-        let id = (!cursor.is_empty()).then_some(cursor);
-        let mut bytes = Vec::with_capacity(body.len() + 64);
-        match &connection.output {
-            Output::WebSocket(_) if connection.cursor => {
-                record::cursor_frame(body.as_bytes(), cursor, &mut Vec::new(), &mut bytes);
-            }
-            Output::WebSocket(_) => {
-                encode::append_header(OpCode::Text, body.len(), &mut bytes);
-                bytes.extend_from_slice(body.as_bytes());
-            }
-            Output::EventStream { chunked: true, .. } => {
-                let mut event = Vec::with_capacity(body.len() + 64);
-                sse::append_event(event_type, id, body.as_bytes(), &mut event);
-                bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
-                bytes.extend_from_slice(&event);
-                bytes.extend_from_slice(b"\r\n");
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(event_type, id, body.as_bytes(), &mut bytes);
-            }
-            Output::Session(_) => return self.store_own_event(address, body, cursor),
-            Output::Http => return,
-        }
-        self.send(address, bytes.into());
-    }
-
     /// Sends bytes of this connection alone, after what waits.
     pub fn send(&mut self, address: Address, bytes: Bytes) {
         if let Some((slot, cork)) = &mut self.cork
@@ -385,6 +342,7 @@ impl Shard {
                 self.metrics.queue_bytes.add(bytes.len() as u64);
                 queue.push_control(bytes);
                 self.enforce_bound(address.slot);
+                self.shed();
             }
             None => self.send(address, bytes),
         }
@@ -404,6 +362,7 @@ impl Shard {
         connection.blocked = connection.output.fd().is_some();
         connection.wake();
         self.enforce_bound(slot);
+        self.shed();
     }
 
     /// Ends a connection that has more waiting than it may.
@@ -482,6 +441,7 @@ impl Shard {
         }
         self.due = due;
         self.resume_parked(now_ms);
+        self.end_killed_sessions(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -503,32 +463,8 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
-        }
-    }
-
-    /// Shows that the connection lives. An event stream's client is told the present cursor too, in an event without data,
-    /// which a browser doesn't dispatch (WHATWG HTML, section 9.2.6): who gets few events comes back with a young cursor.
-    fn heartbeat(&mut self, address: Address) {
-        let Some(connection) = self.connections.get(address) else { return };
-        let cursor = if connection.replaying { None } else { self.current_cursor() };
-        match connection.output {
-            Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
-            Output::EventStream { chunked: true, .. } => {
-                let id = cursor.map(|cursor| format!("id: {cursor}\n\n"));
-                let id = id.map(|id| format!("{:x}\r\n{id}\r\n", id.len()));
-                self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
-                if let Some(id) = id {
-                    self.send(address, id.into());
-                }
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                let id = cursor.map(|cursor| format!("id: {cursor}\n\n"));
-                self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
-                if let Some(id) = id {
-                    self.send(address, id.into());
-                }
-            }
-            Output::Http | Output::Session(_) => {}
+        } else if same(Timer::Token) {
+            self.token_timer(address, now_ms);
         }
     }
 }

@@ -11,6 +11,12 @@ use crate::cursor::{Layout, Loss};
 pub const CONNECTION_CREATE: &str = "rig.connection.create";
 /// Type of the event that puts subscriptions in force.
 pub const SUBSCRIPTIONS_SET: &str = "rig.subscriptions_set";
+/// Type of the event that comes a minute before a connection's token expires; its data says when.
+pub const TOKEN_EXPIRING: &str = "rig.token_expiring";
+/// Type of the last event on a stream whose token has expired.
+pub const TOKEN_EXPIRED: &str = "rig.token_expired";
+/// Type of the last event on a stream whose session was blacklisted.
+pub const SESSION_KILLED: &str = "rig.session_killed";
 
 /// Type of the event that says that events may be missing.
 pub const HISTORY_LOST: &str = "tidegate.history_lost";
@@ -53,6 +59,12 @@ pub fn history_lost_data(losses: &[Loss], layout: &Layout) -> String {
     let lost: Vec<_> = losses.iter().take(MAX_NAMED).map(named).collect();
     let reason = losses.first().map_or("", |loss| loss.reason.word());
     serde_json::json!({ "lost": lost, "reason": reason }).to_string()
+}
+
+/// Data of [`TOKEN_EXPIRING`]: the `exp` of the token, in seconds since 1970.
+#[must_use]
+pub fn token_expiring_data(expires_at_s: u64) -> String {
+    format!(r#"{{"expires_at":{expires_at_s}}}"#)
 }
 
 #[cfg(test)]
