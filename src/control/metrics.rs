@@ -9,12 +9,14 @@ use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
+use super::refusals;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
-use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::replies::{ReplyMetrics, ReplyState, ReplyTopicMetrics};
+use crate::sessions::Blacklist;
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -29,10 +31,14 @@ pub struct MetricSources {
     pub requests: Option<Arc<TopicCounts>>,
     /// Correlated answers.
     pub replies: Arc<ReplyMetrics>,
+    /// Whether answers over Kafka can be received; `None` without Kafka.
+    pub reply_state: Option<Arc<ReplyState>>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Blacklisted sessions.
+    pub blacklist: Option<Arc<Blacklist>>,
 }
 
 impl MetricSources {
@@ -43,7 +49,9 @@ impl MetricSources {
         self.write_ingress(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
+        self.write_blacklist(&mut page);
         self.write_shards(&mut page);
+        refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
@@ -143,6 +151,11 @@ impl MetricSources {
         ] {
             page.single(name, Kind::Counter, help, counter.load(Ordering::Relaxed));
         }
+        if let Some(state) = &self.reply_state {
+            let (name, help) =
+                ("tidegate_answers_receivable", "1 while correlated answers can be received from Kafka.");
+            page.single(name, Kind::Gauge, help, u64::from(state.is_ready()));
+        }
         let Some(apis) = &self.apis else { return };
         let name = "rig_proxy_requests_total";
         page.family(name, Kind::Counter, "Requests to the API proxy, by endpoint and what became of them.");
@@ -162,6 +175,33 @@ impl MetricSources {
                 page.sample(name, &labels, count);
             }
         });
+    }
+
+    fn write_blacklist(&self, page: &mut Page) {
+        let Some(blacklist) = &self.blacklist else { return };
+        let counts = blacklist.counts();
+        let labels = [("name", "Elixir.SessionBlacklist")];
+        for (name, help, items) in [
+            ("rig_distributed_set_items_total", "Blacklisted sessions, expired ones too.", counts.total),
+            ("rig_distributed_set_items_current", "Blacklisted sessions that have not expired.", counts.current),
+        ] {
+            page.family(name, Kind::Gauge, help);
+            page.sample(name, &labels, items);
+        }
+        for (name, help, count) in [
+            (
+                "tidegate_sessions_malformed_total",
+                "Records in the topic of blacklisted sessions that are no entries.",
+                counts.malformed,
+            ),
+            (
+                "tidegate_sessions_refused_total",
+                "Sessions blacklisted by other nodes for which this one had no place.",
+                counts.refused,
+            ),
+        ] {
+            page.single(name, Kind::Counter, help, count);
+        }
     }
 
     fn write_shards(&self, page: &mut Page) {
@@ -184,14 +224,23 @@ impl MetricSources {
             ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
                 &shard.connections_accepted
             }),
-            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
-                &shard.connections_refused
-            }),
             (
                 "tidegate_connections_slow_total",
                 Kind::Counter,
                 "Connections ended because their queue was full.",
                 |shard| &shard.connections_slow,
+            ),
+            (
+                "tidegate_connections_killed_total",
+                Kind::Counter,
+                "Connections ended because their session was blacklisted.",
+                |shard| &shard.connections_killed,
+            ),
+            (
+                "tidegate_connections_expired_total",
+                Kind::Counter,
+                "Connections ended because their token had expired.",
+                |shard| &shard.connections_expired,
             ),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
@@ -295,8 +344,10 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            blacklist: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
+            reply_state: None,
         };
         sources.shards[0].subscriptions.set(2);
         sources.shards[1].subscriptions.set(3);
@@ -317,6 +368,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
+            "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

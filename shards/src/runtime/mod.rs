@@ -6,13 +6,17 @@
 
 mod accept;
 mod adapter;
+mod bearer;
 mod body;
+mod collect;
 mod http;
 mod mail;
+mod multiplexed;
 mod open;
 mod polling;
 mod proxy;
 mod publish;
+mod readiness;
 mod service;
 mod start;
 mod stream;
@@ -28,6 +32,7 @@ use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
 pub(crate) use self::start::{ShardThread, start};
+use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
@@ -48,6 +53,8 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    rates: RefCell<RequestRates>,
+    readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,

@@ -1,11 +1,13 @@
 //! One core's world without its event loop: connections, subscriptions and the events that reach
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
-//! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), then `session` (long polling).
+//! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
+//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
 
+pub mod admission;
 pub mod connection;
 mod delivery;
+pub mod identity;
 pub mod own_events;
 pub mod session;
 pub(crate) mod socket;
@@ -18,8 +20,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
+use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::identity::Identities;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -27,7 +31,6 @@ use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
-use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
 use crate::sse;
 use crate::ws::close_code;
@@ -49,6 +52,7 @@ enum Timer {
     Deadline = 2,
     Session = 3,
     Poll = 4,
+    Token = 5,
 }
 
 /// The state of one shard.
@@ -63,7 +67,8 @@ pub struct Shard {
     batch: Batch,
     wheel: TimerWheel,
     due: Vec<u64>,
-    rate: ConnectionRate,
+    admission: Admission,
+    identities: Identities,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
@@ -81,7 +86,8 @@ impl Shard {
         ingress_bell: Bell,
         now_ms: u64,
     ) -> Self {
-        let rate = ConnectionRate::new(settings.max_connections_per_minute);
+        let admission = Admission::new(settings.max_connections_per_minute);
+        let identities = Identities::new(settings.sessions.additions());
         Self {
             number,
             settings,
@@ -92,7 +98,8 @@ impl Shard {
             batch: Batch::default(),
             wheel: TimerWheel::new(now_ms),
             due: Vec::new(),
-            rate,
+            admission,
+            identities,
             cork: None,
             segment: None,
             older_segments: std::collections::VecDeque::new(),
@@ -110,19 +117,11 @@ impl Shard {
         &self.metrics
     }
 
-    /// May one more connection be opened in this minute? Counts it if so.
-    pub fn admit(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admit(now_ms);
-        if !admitted {
-            self.metrics.connections_refused.add(1);
-        }
-        admitted
-    }
-
     /// A socket was accepted; it speaks HTTP until it is told otherwise, and ends at the deadline.
     pub fn accepted(&mut self, deadline_ms: u64, now_ms: u64) -> Address {
         self.metrics.connections_accepted.add(1);
         self.metrics.connections_http.add(1);
+        self.take_place();
         let address = self.connections.insert(Output::Http, deadline_ms);
         self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key(address, Timer::Deadline));
         address
@@ -168,6 +167,7 @@ impl Shard {
     /// Adds a long-polling session, or an event stream whose body is pulled, and queues its first
     /// event. End with [`Self::opened`].
     pub fn open_detached(&mut self, output: Output, token: impl FnOnce(Address) -> String, now_ms: u64) -> Address {
+        self.take_place();
         let address = self.connections.insert(output, u64::MAX);
         let token = token(address);
         self.start(address, Vec::new(), &token, now_ms);
@@ -210,6 +210,8 @@ impl Shard {
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
         self.cork.take_if(|(slot, _)| *slot == address.slot);
+        self.leave_place(address);
+        self.identities.forget(address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
             Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
@@ -282,6 +284,9 @@ impl Shard {
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
         let Some(connection) = self.connections.get(address) else { return };
+        if connection.closing != Closing::No {
+            return;
+        }
         let body = own_events::encode(event_type, data);
         let mut bytes = Vec::with_capacity(body.len() + 64);
         match &connection.output {
@@ -339,6 +344,7 @@ impl Shard {
                 self.metrics.queue_bytes.add(bytes.len() as u64);
                 queue.push_control(bytes);
                 self.enforce_bound(address.slot);
+                self.shed();
             }
             None => self.send(address, bytes),
         }
@@ -347,6 +353,10 @@ impl Shard {
     /// Queues a frame of which `sent` bytes are out.
     fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.closing == Closing::Now {
+            // Nobody will send it; the rest of a batch must not pile up behind the bound.
+            return;
+        }
         let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
         let before = queue.bytes();
         queue.push(frame, sent);
@@ -354,6 +364,7 @@ impl Shard {
         connection.blocked = connection.output.fd().is_some();
         connection.wake();
         self.enforce_bound(slot);
+        self.shed();
     }
 
     /// Ends a connection that has more waiting than it may.
@@ -431,6 +442,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.end_killed_sessions(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -452,6 +464,8 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
+        } else if same(Timer::Token) {
+            self.token_timer(address, now_ms);
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Upload {
     pub(super) starved: Cell<bool>,
     /// Set with every piece.
     pub(super) moved: Cell<bool>,
+    /// Bytes that have come since somebody took them from here.
+    pub(super) received: Cell<u64>,
     /// What the client sent is no body.
     pub(super) broken: Cell<bool>,
     /// The client waits for the backend's `100 Continue` (RFC 9110 section 10.1.1), and so does the body.
@@ -63,6 +65,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// None.
     Empty,
+    /// Read before; taken when it is sent.
+    Whole(Option<Bytes>),
     /// As it comes from the client.
     Streaming(Streaming),
 }
@@ -94,7 +98,11 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else { return Poll::Ready(None) };
+        let Streaming { incoming, upload } = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Whole(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Streaming(streaming) => streaming,
+        };
         if upload.is_held() {
             upload.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
@@ -109,7 +117,11 @@ impl Body for RequestBody {
                     forward::clean_trailers(&mut trailers);
                     Frame::trailers(trailers)
                 }
-                Err(data) => data,
+                Err(data) => {
+                    let bytes = data.data_ref().map_or(0, |data| data.len() as u64);
+                    upload.received.set(upload.received.get() + bytes);
+                    data
+                }
             }),
             Err(error) => {
                 upload.broken.set(true);
@@ -121,6 +133,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
             Self::Streaming(Streaming { incoming, .. }) => incoming.is_end_stream(),
         }
     }
@@ -128,6 +141,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             Self::Streaming(Streaming { incoming, .. }) => incoming.size_hint(),
         }
     }
