@@ -34,6 +34,10 @@ pub struct Config {
     pub internal_host: IpAddr,
     /// Internal port; 0 takes a free one.
     pub internal_port: u16,
+    /// Time over which clients are moved away after SIGTERM, in seconds.
+    pub drain_seconds: u64,
+    /// Listen although another gateway of the same user does.
+    pub takeover: bool,
     /// `access-control-allow-origin` on own answers.
     pub cors: String,
     /// Number of shards; `None` derives it from the usable cores.
@@ -110,6 +114,8 @@ impl Config {
             inbound_port: reader.port("INBOUND_PORT"),
             internal_host: internal_hosts.pop().unwrap_or(IpAddr::from([127, 0, 0, 1])),
             internal_port: reader.port("API_HTTP_PORT"),
+            drain_seconds: reader.number("DRAIN_SECONDS", 0..=86_400),
+            takeover: reader.switch("TAKEOVER"),
             cors: cors(reader),
             shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
             cpus: cpus(reader),

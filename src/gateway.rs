@@ -3,7 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::bell::Bell;
@@ -29,13 +31,17 @@ use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
-use crate::signals::StopSignals;
-use crate::{check, limits};
+use crate::signals::{StopSignal, StopSignals};
+use crate::{check, limits, takeover};
 
 /// Events that may wait for one shard; beyond, ingress waits.
 const MAILBOX_EVENTS: usize = 16_384;
 /// Bytes of one segment of events.
 const SEGMENT_BYTES: usize = 4 << 20;
+/// Between two looks whether the last client has gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// The listeners are open for so long after the start of a drain, for connections that are being made.
+const LEAST_DRAIN: Duration = Duration::from_millis(600);
 /// Depth of JSON in events.
 const MAX_JSON_DEPTH: usize = 128;
 
@@ -61,6 +67,7 @@ pub struct Gateway {
     apis: Arc<Apis>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
+    draining: Arc<AtomicBool>,
 }
 
 /// The hub of a node before its threads start.
@@ -129,6 +136,11 @@ impl Gateway {
     /// memory denied, a setting that librdkafka refuses.
     pub fn start(config: &Config) -> io::Result<Self> {
         limits::raise_open_files();
+        if !config.takeover {
+            let mut addresses = listen_addresses(&config.inbound_hosts, config.inbound_port);
+            addresses.push(SocketAddr::new(config.internal_host, config.internal_port));
+            takeover::refuse_taken(&addresses)?;
+        }
         let allowed = cores::allowed()?;
         let cores = cores::plan(config.shards, config.cpus.as_deref(), &allowed, cores::siblings)
             .map_err(|error| io::Error::other(format!("CPUS: {error}")))?;
@@ -167,9 +179,10 @@ impl Gateway {
         apis.serve(&node);
         let desk = answer_desk(config, &settings.proxy, &node);
 
+        let draining = Arc::<AtomicBool>::default();
         let control = Control::start(ControlParts {
             listen: SocketAddr::new(config.internal_host, config.internal_port),
-            health: health(config, &node, hub.reachability()),
+            health: health(config, &node, hub.reachability(), &draining),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
                 shards: node.metrics().to_vec(),
@@ -178,6 +191,7 @@ impl Gateway {
                 apis: Some(Arc::clone(&apis)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
+                draining: Arc::clone(&draining),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
@@ -213,13 +227,36 @@ impl Gateway {
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, draining })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Stops accepting, lets requests finish, and moves clients away over `time`; returns once the last has gone, when the
+    /// time is over, or with the next signal. The internal port and the sources go on meanwhile.
+    pub fn drain(&self, time: Duration, signals: &mut StopSignals) {
+        let (began, connections) = (Instant::now(), self.node.connections());
+        tracing::info!(connections, seconds = time.as_secs(), "moving clients away");
+        self.draining.store(true, Ordering::Relaxed);
+        self.node.drain(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        loop {
+            if let Some(signal) = signals.wait_up_to(DRAIN_LOOK) {
+                tracing::warn!(?signal, left = self.node.connections(), "the drain ends at once");
+                return;
+            }
+            let left = self.node.connections();
+            let over = began.elapsed() >= time;
+            if over && left > 0 {
+                tracing::warn!(left, "connections have not gone in time (DRAIN_SECONDS) and are cut");
+            }
+            if over || (left == 0 && began.elapsed() >= LEAST_DRAIN) {
+                return;
+            }
+        }
     }
 
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
@@ -283,13 +320,19 @@ fn shut_down(node: Arc<Node>) {
     }
 }
 
-fn health(config: &Config, node: &Arc<Node>, reachability: Option<&Arc<Reachability>>) -> Health {
+fn health(
+    config: &Config,
+    node: &Arc<Node>,
+    reachability: Option<&Arc<Reachability>>,
+    draining: &Arc<AtomicBool>,
+) -> Health {
     let (shards, node) = (node.metrics().len(), Arc::clone(node));
     let seconds = config.kafka.as_ref().map_or(0, |kafka| kafka.unreachable_seconds);
     Health {
         ping: Arc::new(move |shard| node.ping(shard)),
         shards,
         kafka: reachability.map(|reachability| (Arc::clone(reachability), seconds)),
+        draining: Arc::clone(draining),
     }
 }
 
@@ -410,7 +453,7 @@ fn listen_addresses(hosts: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     hosts.iter().map(usable).map(|host| SocketAddr::new(host, port)).collect()
 }
 
-/// Serves until SIGTERM or SIGINT; prints the summary and the warnings.
+/// Serves until SIGTERM, which moves the clients away first, or SIGINT; prints the summary and the warnings.
 ///
 /// # Errors
 /// See [`Gateway::start`].
@@ -424,7 +467,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
 /// # Errors
 /// See [`Gateway::start`]; the companion's own.
 pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io::Result<C>) -> io::Result<()> {
-    let signals = StopSignals::register()?;
+    let mut signals = StopSignals::register()?;
     let gateway = Gateway::start(config)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -438,7 +481,10 @@ pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io
             return Err(error);
         }
     };
-    signals.wait();
+    let signal = signals.wait();
+    if signal == StopSignal::Terminate && config.drain_seconds > 0 {
+        gateway.drain(Duration::from_secs(config.drain_seconds), &mut signals);
+    }
     tracing::info!("stopping");
     drop(companion);
     gateway.stop();

@@ -20,4 +20,5 @@ pub mod logging;
 pub mod proxy;
 pub mod replies;
 pub mod signals;
+pub mod takeover;
 pub mod tune;

@@ -25,6 +25,7 @@ pub mod extractor;
 pub mod head;
 pub mod index;
 pub mod interest;
+pub mod listener;
 pub mod longpoll;
 pub mod mailbox;
 mod members;

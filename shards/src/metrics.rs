@@ -86,6 +86,8 @@ pub struct ShardMetrics {
     pub connections_refused: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Streams and sessions told to go elsewhere, because the node drains.
+    pub connections_moved: Cell,
     /// Gauge: subscriptions in force.
     pub subscriptions: Cell,
     /// Constraints accepted on fields without extractor.
@@ -133,6 +135,7 @@ impl Default for ShardMetrics {
             connections_accepted: cell(),
             connections_refused: cell(),
             connections_slow: cell(),
+            connections_moved: cell(),
             subscriptions: cell(),
             constraints_ignored: cell(),
             requests_malformed: cell(),

@@ -12,7 +12,7 @@ use tidegate_reactive::correlation::CorrelationId;
 
 use crate::bell::Bell;
 use crate::mailbox::{Control, ControlFull, ControlLane, lanes};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{Cell, ShardMetrics};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
@@ -145,6 +145,26 @@ impl Node {
     #[must_use]
     pub fn answers(&self) -> Answers {
         Answers { lanes: Arc::clone(&self.lanes) }
+    }
+
+    /// Stops accepting, lets requests finish, and moves streams away over `drain_ms`; see
+    /// [`Shard::start_drain`](crate::shard::Shard::start_drain). Call [`Self::shutdown`] in the end.
+    pub fn drain(&self, drain_ms: u64) {
+        for lane in self.lanes.iter() {
+            // A full lane means a shard that hangs; its connections end with the process.
+            let _full = lane.send(Control::Drain { drain_ms });
+        }
+    }
+
+    /// Connections and sessions that are open.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        let of_shard = |shard: &Arc<ShardMetrics>| {
+            let ShardMetrics { connections_ws, connections_sse, connections_longpolling, connections_http, .. } =
+                &**shard;
+            [connections_ws, connections_sse, connections_longpolling, connections_http].map(Cell::get).iter().sum::<u64>()
+        };
+        self.metrics.iter().map(of_shard).sum()
     }
 
     /// Closes all connections and listeners and waits for the threads to end.

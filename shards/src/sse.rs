@@ -5,6 +5,12 @@ use memchr::{memchr2, memchr3_iter};
 /// A comment that keeps the connection alive; clients ignore it.
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 
+/// Tells the client how long to wait before it connects again (section 9.2.5).
+#[must_use]
+pub fn retry(ms: u64) -> String {
+    format!("retry: {ms}\n\n")
+}
+
 /// Appends one event: its `event:` line, an `id:` line if there is an id, its `data:` lines, and the blank line that dispatches it.
 ///
 /// The body's lines, whether they end in LF, CR or CRLF, become one `data:` line each, so the client sees them joined by LF; in JSON

@@ -39,6 +39,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("API_HTTP_PORT", "x"),
         ("INTERNAL_HOST", "10.0.0.1,10.0.0.2"),
         ("CORS", "a\r\nb"),
+        ("DRAIN_SECONDS", "soon"),
+        ("TAKEOVER", "maybe"),
         ("SHARDS", "0"),
         ("CPUS", "7-0"),
         ("SPIN", "-1"),

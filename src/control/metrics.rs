@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
@@ -33,6 +33,8 @@ pub struct MetricSources {
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Whether the node moves its clients away.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl MetricSources {
@@ -45,6 +47,8 @@ impl MetricSources {
         self.write_proxy(&mut page);
         self.write_shards(&mut page);
         self.write_kafka(&mut page);
+        let draining = u8::from(self.draining.load(Ordering::Relaxed));
+        page.single("tidegate_draining", Kind::Gauge, "1 while clients are moved away.", draining);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
     }
@@ -193,6 +197,9 @@ impl MetricSources {
                 "Connections ended because their queue was full.",
                 |shard| &shard.connections_slow,
             ),
+            ("tidegate_connections_moved_total", Kind::Counter, "Streams and sessions told to go elsewhere.", |shard| {
+                &shard.connections_moved
+            }),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
                 "tidegate_constraints_ignored_total",
@@ -295,6 +302,7 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            draining: Arc::default(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };
@@ -317,6 +325,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_draining 0",
+            "tidegate_connections_moved_total{shard=\"1\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

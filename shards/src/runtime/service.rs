@@ -48,6 +48,9 @@ pub(super) async fn answer(
     }
     let (parts, body) = request.into_parts();
     let mut response = respond(&world, &caller, &parts, body).await;
+    if world.draining.get() && !http2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if matches!(response.body(), Body::Backend(_)) {
         // It passes as it is, and says itself when it has ended.
         return Ok(response);

@@ -6,6 +6,7 @@
 
 pub mod connection;
 mod delivery;
+mod drain;
 pub mod own_events;
 pub mod session;
 pub(crate) mod socket;
@@ -20,17 +21,16 @@ use tidegate_reactive::wheel::TimerWheel;
 
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::drain::Drain;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
-use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::{Frame, Queue, SegmentHold};
 use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
 use crate::sse;
-use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 
 /// Ends a chunked event stream (RFC 9112 section 7.1).
@@ -68,6 +68,8 @@ pub struct Shard {
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+    /// The node is about to end.
+    drain: Option<Box<Drain>>,
 }
 
 impl Shard {
@@ -96,6 +98,7 @@ impl Shard {
             cork: None,
             segment: None,
             older_segments: std::collections::VecDeque::new(),
+            drain: None,
         }
     }
 
@@ -193,6 +196,7 @@ impl Shard {
         };
         if let Some((timer, after_ms)) = timer {
             self.wheel.insert(now_ms + after_ms, key(address, timer));
+            self.drain_later(address);
         }
         self.cork = Some((address.slot, greeting));
         let data = own_events::connection_create_data(token);
@@ -253,16 +257,17 @@ impl Shard {
         self.send(address, frame.into());
     }
 
-    /// Tells every stream's client that the node goes away, and ends the streams once that is sent.
-    pub fn finish_all(&mut self) {
-        let streams: Vec<_> = self
+    /// Tells every client at once that the node goes away, and ends the connections once that is sent.
+    pub fn finish_all(&mut self, now_ms: u64) {
+        self.start_drain(0, now_ms);
+        let requests: Vec<_> = self
             .connections
             .iter_mut()
-            .filter(|(_, connection)| connection.output.transport() != Transports::LONG_POLLING)
+            .filter(|(_, connection)| matches!(connection.output, Output::Http))
             .map(|(address, _)| address)
             .collect();
-        for address in streams {
-            self.finish(address, Some(close_code::GOING_AWAY), "The gateway is shutting down.");
+        for address in requests {
+            self.close(address, Closing::AfterFlush);
         }
     }
 
@@ -431,6 +436,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.drain_step(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {

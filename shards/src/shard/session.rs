@@ -17,6 +17,8 @@ pub type StoredEvent = Rc<str>;
 pub struct LongPolling {
     session: Session<StoredEvent>,
     waiting: Vec<Waiting>,
+    /// The node drains: the next call is the last, and the session ends at this time without it.
+    leaves_ms: Option<u64>,
 }
 
 /// A call that waits for an event.
@@ -31,7 +33,7 @@ impl LongPolling {
     /// A session whose first call is this one.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
-        Self { session: Session::new(now_ms), waiting: Vec::new() }
+        Self { session: Session::new(now_ms), waiting: Vec::new(), leaves_ms: None }
     }
 
     fn answer(&self, last_event_id: &str) -> PollAnswer {
@@ -58,12 +60,30 @@ impl Shard {
         let Some(session) = self.session(address) else { return };
         session.session.touch(now_ms);
         session.waiting.retain(|waiting| !waiting.reply.is_canceled());
-        if !session.session.after(&last_event_id).is_empty() {
+        if session.leaves_ms.is_some() {
+            let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
+            self.remove(address);
+        } else if !session.session.after(&last_event_id).is_empty() {
             let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
         } else {
             session.waiting.push(Waiting { last_event_id, until_ms, reply });
             self.wheel.insert(until_ms, key(address, Timer::Poll));
         }
+    }
+
+    /// Answers the calls that wait, which leaves their client with everything there is. Returns whether the session must
+    /// stay for one more call, until `leaves_ms` at most, since none was waiting.
+    pub(super) fn leave_session(&mut self, address: Address, leaves_ms: u64) -> bool {
+        let Some(session) = self.session(address) else { return false };
+        let mut answered = false;
+        for waiting in std::mem::take(&mut session.waiting) {
+            answered |= waiting.reply.send(session.answer(&waiting.last_event_id)).is_ok();
+        }
+        if !answered {
+            session.leaves_ms = Some(leaves_ms);
+            self.wheel.insert(leaves_ms, key(address, Timer::Session));
+        }
+        !answered
     }
 
     pub(super) fn store_own_event(&mut self, address: Address, body: String) {
@@ -101,7 +121,7 @@ impl Shard {
     pub(super) fn session_timer(&mut self, address: Address, now_ms: u64) {
         let life_ms = self.settings.long_polling_session_ms;
         let Some(session) = self.session(address) else { return };
-        let ends_ms = session.session.expires_at_ms(life_ms);
+        let ends_ms = session.session.expires_at_ms(life_ms).min(session.leaves_ms.unwrap_or(u64::MAX));
         if ends_ms <= now_ms && session.waiting.is_empty() {
             self.remove(address);
         } else {

@@ -29,7 +29,7 @@ impl EventSink for Keeper {
 fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -> (Response, Vec<Submission>) {
     let keeper = Arc::new(Keeper { kept: Mutex::default(), answer });
     let api = Api {
-        health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None },
+        health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None, draining: Arc::default() },
         metrics: None,
         apis: apis_in_memory(),
         sink: Arc::clone(&keeper) as Arc<dyn EventSink>,
