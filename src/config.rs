@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::proxy::definition::Definition;
+use tidegate_shards::queue::SlowClient;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
@@ -56,10 +57,18 @@ pub struct Config {
     pub history_bytes: usize,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
+    /// Topic in which nodes find each other.
+    pub nodes_topic: String,
+    /// `host:port` under which other nodes reach this one; `None` makes it of `HOST` or `INTERNAL_HOST`.
+    pub node_address: Option<String>,
+    /// `HOST`, as given.
+    pub host: Option<String>,
     /// New connections a minute on this node.
     pub max_connections_per_minute: u32,
     /// Bytes that may wait for one connection.
     pub max_queue_bytes: usize,
+    /// What happens at that bound, and what else clients may ask for; never empty.
+    pub slow_client: Vec<SlowClient>,
     /// Bytes of a request body.
     pub max_body_bytes: usize,
     /// Bytes of an event from Kafka.
@@ -105,6 +114,7 @@ impl Config {
     }
 
     fn read(reader: &mut Reader<'_>) -> Self {
+        let (nodes_topic, node_address) = hub::nodes(reader);
         let mut internal_hosts = reader.addresses("INTERNAL_HOST");
         if internal_hosts.len() > 1 {
             reader.problem("INTERNAL_HOST", "more than one address", "Use one address");
@@ -125,11 +135,15 @@ impl Config {
             max_subscriptions: reader.size("MAX_SUBSCRIPTIONS", 1..=1_000_000),
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
             kafka: hub::kafka(reader),
+            nodes_topic,
+            node_address,
+            host: reader.text("HOST"),
             max_connections_per_minute: u32::try_from(
                 reader.number("MAX_CONNECTIONS_PER_MINUTE", 1..=u64::from(u32::MAX)),
             )
             .unwrap_or(u32::MAX),
             max_queue_bytes: reader.size("MAX_QUEUE_BYTES", 1_024..=MAX_BYTES),
+            slow_client: slow_client(reader),
             max_body_bytes: reader.size("MAX_BODY_BYTES", 1_024..=1 << 30),
             max_event_bytes: reader.size("MAX_EVENT_BYTES", 1_024..=1 << 30),
             max_message_bytes: reader.size("MAX_MESSAGE_BYTES", 125..=1 << 30),
@@ -170,6 +184,16 @@ fn cors(reader: &mut Reader<'_>) -> String {
         reader.problem("CORS", "not a header value", "Use * or an origin such as https://shop.example");
     }
     text
+}
+
+fn slow_client(reader: &mut Reader<'_>) -> Vec<SlowClient> {
+    let names = reader.list("SLOW_CLIENT");
+    let policies: Vec<_> = names.iter().filter_map(|name| SlowClient::named(&name.to_ascii_lowercase())).collect();
+    if policies.len() < names.len() || policies.is_empty() {
+        let remedy = "Use disconnect, drop or conflate; after the one in force, those that clients may ask for";
+        reader.problem("SLOW_CLIENT", "unknown policy", remedy);
+    }
+    policies
 }
 
 fn cpus(reader: &mut Reader<'_>) -> Option<Vec<usize>> {

@@ -1,22 +1,25 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
+mod serve;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
+use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
+pub use self::serve::{serve, serve_beside};
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
@@ -27,21 +30,17 @@ use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
+use crate::nodes::{self, NodeDesk, Nodes};
 use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
-use crate::signals::{StopSignal, StopSignals};
 use crate::{check, limits, takeover};
 
 /// Events that may wait for one shard; beyond, ingress waits.
 const MAILBOX_EVENTS: usize = 16_384;
 /// Bytes of one segment of events.
 const SEGMENT_BYTES: usize = 4 << 20;
-/// Between two looks whether the last client has gone.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// The listeners are open for so long after the start of a drain, for connections that are being made.
-const LEAST_DRAIN: Duration = Duration::from_millis(600);
 /// Depth of JSON in events.
 const MAX_JSON_DEPTH: usize = 128;
 
@@ -68,6 +67,7 @@ pub struct Gateway {
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     draining: Arc<AtomicBool>,
+    nodes: Option<Arc<Nodes>>,
 }
 
 /// The hub of a node before its threads start.
@@ -167,17 +167,19 @@ impl Gateway {
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
+        let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             log,
+            peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
             .inspect_err(|_| apis.stop())
             .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
-        let desk = answer_desk(config, &settings.proxy, &node);
+        let desk = answer_desk(config, &settings.proxy, &node, nodes.clone());
 
         let draining = Arc::<AtomicBool>::default();
         let control = Control::start(ControlParts {
@@ -192,8 +194,10 @@ impl Gateway {
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
                 draining: Arc::clone(&draining),
+                nodes: nodes.clone(),
             }),
             desk: desk.clone(),
+            node_desk: NodeDesk::of(config, settings.node_id, &node),
             apis: Arc::clone(&apis),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
@@ -226,8 +230,14 @@ impl Gateway {
                 return Err(error);
             }
         };
+        if let (Some(nodes), Some(kafka)) = (&nodes, &config.kafka) {
+            let started = nodes.start(kafka, &config.nodes_topic, nodes::address(config, control.address()));
+            if let Err(error) = started {
+                tracing::error!(%error, "other nodes can't be found: calls for their connections are refused");
+            }
+        }
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, draining })
+        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, draining, nodes })
     }
 
     /// Where it listens.
@@ -236,31 +246,11 @@ impl Gateway {
         &self.addresses
     }
 
-    /// Stops accepting, lets requests finish, and moves clients away over `time`; returns once the last has gone, when the
-    /// time is over, or with the next signal. The internal port and the sources go on meanwhile.
-    pub fn drain(&self, time: Duration, signals: &mut StopSignals) {
-        let (began, connections) = (Instant::now(), self.node.connections());
-        tracing::info!(connections, seconds = time.as_secs(), "moving clients away");
-        self.draining.store(true, Ordering::Relaxed);
-        self.node.drain(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        loop {
-            if let Some(signal) = signals.wait_up_to(DRAIN_LOOK) {
-                tracing::warn!(?signal, left = self.node.connections(), "the drain ends at once");
-                return;
-            }
-            let left = self.node.connections();
-            let over = began.elapsed() >= time;
-            if over && left > 0 {
-                tracing::warn!(left, "connections have not gone in time (DRAIN_SECONDS) and are cut");
-            }
-            if over || (left == 0 && began.elapsed() >= LEAST_DRAIN) {
-                return;
-            }
-        }
-    }
-
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
     pub fn stop(self) {
+        if let Some(nodes) = self.nodes {
+            nodes.stop();
+        }
         self.control.stop();
         self.apis.stop();
         self.stop.request();
@@ -348,6 +338,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
         max_subscriptions: config.max_subscriptions,
         max_queue_bytes: config.max_queue_bytes,
+        slow_client: config.slow_client.as_slice().into(),
         max_body_bytes: config.max_body_bytes,
         max_message_bytes: config.max_message_bytes,
         header_timeout_ms: config.header_timeout_ms,
@@ -398,13 +389,14 @@ fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings
 }
 
 /// Where answers over HTTP come in, and how ids of this node are known.
-fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDesk {
+fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node, nodes: Option<Arc<Nodes>>) -> AnswerDesk {
     let answers = node.answers();
     let topics = config.kafka.as_ref().map(|_| reply_topics(config).names()).unwrap_or_default();
     AnswerDesk {
         correlator: Correlator::new(proxy.correlation_key.clone(), proxy.instance, answers.shards()),
         answers,
         metrics: Arc::new(ReplyMetrics::new(&topics)),
+        nodes,
     }
 }
 
@@ -420,7 +412,7 @@ fn start_replies(
     state: Arc<ReplyState>,
 ) -> io::Result<Option<Replies>> {
     let Some(kafka) = &config.kafka else { return Ok(None) };
-    let AnswerDesk { correlator, answers, metrics } = desk;
+    let AnswerDesk { correlator, answers, metrics, .. } = desk;
     Replies::start(kafka, &reply_topics(config), node_id, correlator, answers, state, metrics).map(Some)
 }
 
@@ -451,42 +443,4 @@ fn listen_addresses(hosts: &[IpAddr], port: u16) -> Vec<SocketAddr> {
         host => *host,
     };
     hosts.iter().map(usable).map(|host| SocketAddr::new(host, port)).collect()
-}
-
-/// Serves until SIGTERM, which moves the clients away first, or SIGINT; prints the summary and the warnings.
-///
-/// # Errors
-/// See [`Gateway::start`].
-pub fn serve(config: &Config) -> io::Result<()> {
-    serve_beside(config, |_| Ok(()))
-}
-
-/// [`serve`] with a companion in the same process: it starts once the gateway listens, and is dropped before the gateway
-/// stops.
-///
-/// # Errors
-/// See [`Gateway::start`]; the companion's own.
-pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io::Result<C>) -> io::Result<()> {
-    let mut signals = StopSignals::register()?;
-    let gateway = Gateway::start(config)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    println!("{}", config.log_format.summary(&gateway.summary(config)));
-    println!("{}", gateway.ready_line());
-    let companion = match companion(gateway.addresses()) {
-        Ok(companion) => companion,
-        Err(error) => {
-            gateway.stop();
-            return Err(error);
-        }
-    };
-    let signal = signals.wait();
-    if signal == StopSignal::Terminate && config.drain_seconds > 0 {
-        gateway.drain(Duration::from_secs(config.drain_seconds), &mut signals);
-    }
-    tracing::info!("stopping");
-    drop(companion);
-    gateway.stop();
-    Ok(())
 }

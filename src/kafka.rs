@@ -1,5 +1,6 @@
 //! What ingress and egress share about Kafka: the settings of librdkafka, and whether the brokers can be reached.
 
+pub mod compacted;
 mod polled;
 mod reachability;
 

@@ -17,6 +17,7 @@ pub mod ingress;
 pub mod kafka;
 pub mod limits;
 pub mod logging;
+pub mod nodes;
 pub mod proxy;
 pub mod replies;
 pub mod signals;

@@ -6,7 +6,6 @@
 
 pub mod apis;
 pub mod file;
-pub mod log;
 pub mod request_log;
 pub mod store;
 

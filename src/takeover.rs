@@ -19,7 +19,8 @@ pub fn refuse_taken(addresses: &[SocketAddr]) -> io::Result<()> {
         if let Err(error) = TcpListener::bind(address)
             && error.kind() == io::ErrorKind::AddrInUse
         {
-            let advice = "another process listens there; stop it, choose another port, or take it over with TAKEOVER=true";
+            let advice =
+                "another process listens there; stop it, choose another port, or take it over with TAKEOVER=true";
             return Err(io::Error::new(error.kind(), format!("can't listen on {address}: {error}; {advice}")));
         }
     }

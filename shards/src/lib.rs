@@ -31,6 +31,7 @@ pub mod mailbox;
 mod members;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod pointer;
 pub mod proxy;
 pub mod publication;

@@ -31,9 +31,8 @@ pub fn ignore_new_connections(fd: RawFd) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).expect("invariant: the size of a small struct");
     // SAFETY: passes a struct that lives across the call, with its size; it points to a program of the length it names, which
     // the kernel copies and checks.
-    let outcome = unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const filter).cast(), len)
-    };
+    let outcome =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const filter).cast(), len) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

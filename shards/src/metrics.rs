@@ -86,6 +86,10 @@ pub struct ShardMetrics {
     pub connections_refused: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Events left out of slow clients' queues, with a notice to the client.
+    pub events_dropped: Cell,
+    /// Events left out of slow clients' queues because a newer one stands for them.
+    pub events_conflated: Cell,
     /// Streams and sessions told to go elsewhere, because the node drains.
     pub connections_moved: Cell,
     /// Gauge: subscriptions in force.
@@ -135,6 +139,8 @@ impl Default for ShardMetrics {
             connections_accepted: cell(),
             connections_refused: cell(),
             connections_slow: cell(),
+            events_dropped: cell(),
+            events_conflated: cell(),
             connections_moved: cell(),
             subscriptions: cell(),
             constraints_ignored: cell(),

@@ -30,6 +30,13 @@ pub fn append_event(event_type: &str, id: Option<&str>, body: &[u8], out: &mut V
     out.push(b'\n');
 }
 
+/// The body of one event as [`append_event`] wrote it, its lines joined by LF.
+#[must_use]
+pub fn body_of(event: &[u8]) -> Vec<u8> {
+    let lines = event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: "));
+    lines.collect::<Vec<_>>().join(&b'\n')
+}
+
 fn append_without_line_ends(text: &str, replacement: Option<u8>, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut copied = 0;

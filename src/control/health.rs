@@ -118,7 +118,12 @@ mod tests {
     #[test]
     fn kafka_out_of_reach_counts_after_the_configured_time() {
         let reachability = Arc::new(Reachability::new(0));
-        let health = Health { ping: Arc::new(|_| answering()), shards: 0, kafka: Some((reachability, 30)), draining: Arc::default() };
+        let health = Health {
+            ping: Arc::new(|_| answering()),
+            shards: 0,
+            kafka: Some((reachability, 30)),
+            draining: Arc::default(),
+        };
         assert_eq!(health.kafka_reason(29_999), None);
         assert!(health.kafka_reason(30_000).is_some_and(|reason| reason.contains("30 s")));
     }

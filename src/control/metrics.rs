@@ -13,6 +13,7 @@ use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
 
@@ -33,6 +34,8 @@ pub struct MetricSources {
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Other nodes, where there may be some.
+    pub nodes: Option<Arc<Nodes>>,
     /// Whether the node moves its clients away.
     pub draining: Arc<AtomicBool>,
 }
@@ -47,6 +50,14 @@ impl MetricSources {
         self.write_proxy(&mut page);
         self.write_shards(&mut page);
         self.write_kafka(&mut page);
+        if let Some(nodes) = &self.nodes {
+            let counts = nodes.counts();
+            page.single("tidegate_nodes", Kind::Gauge, "Other nodes that live.", nodes.others());
+            let name = "tidegate_node_calls_total";
+            page.family(name, Kind::Counter, "Calls passed on to other nodes.");
+            page.sample(name, &[("outcome", "answered")], counts.answered.load(Ordering::Relaxed));
+            page.sample(name, &[("outcome", "unreachable")], counts.unreachable.load(Ordering::Relaxed));
+        }
         let draining = u8::from(self.draining.load(Ordering::Relaxed));
         page.single("tidegate_draining", Kind::Gauge, "1 while clients are moved away.", draining);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
@@ -197,9 +208,24 @@ impl MetricSources {
                 "Connections ended because their queue was full.",
                 |shard| &shard.connections_slow,
             ),
-            ("tidegate_connections_moved_total", Kind::Counter, "Streams and sessions told to go elsewhere.", |shard| {
-                &shard.connections_moved
-            }),
+            (
+                "tidegate_events_dropped_total",
+                Kind::Counter,
+                "Events left out for slow clients, with a notice.",
+                |shard| &shard.events_dropped,
+            ),
+            (
+                "tidegate_events_conflated_total",
+                Kind::Counter,
+                "Events left out for slow clients that newer ones stand for.",
+                |shard| &shard.events_conflated,
+            ),
+            (
+                "tidegate_connections_moved_total",
+                Kind::Counter,
+                "Streams and sessions told to go elsewhere.",
+                |shard| &shard.connections_moved,
+            ),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
                 "tidegate_constraints_ignored_total",
@@ -302,6 +328,7 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            nodes: None,
             draining: Arc::default(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),

@@ -16,9 +16,9 @@ use tidegate_shards::proxy::definition::{Definition, Surroundings};
 use tidegate_shards::proxy::table::ApiTable;
 
 use super::file::StateFile;
-use super::log::{ApiLog, Entry};
 use super::store::{Change, Record, Refusal, Store};
 use crate::config::KafkaSettings;
+use crate::kafka::compacted::{CompactedLog, Entry};
 
 /// Why a change did not happen, or not in full.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub struct Apis {
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     keeper: Keeper,
-    log: OnceLock<ApiLog>,
+    log: OnceLock<CompactedLog>,
     node_name: String,
     avro: bool,
 }
@@ -131,9 +131,10 @@ impl Apis {
 
     fn follow(self: &Arc<Self>, settings: &KafkaSettings, topic: &str) -> io::Result<()> {
         let follower = Arc::downgrade(self);
-        let log = ApiLog::start(
+        let log = CompactedLog::start(
             settings,
             topic,
+            "API definitions",
             Box::new(move |entry| {
                 if let Some(apis) = follower.upgrade() {
                     apis.take_entry(&entry);

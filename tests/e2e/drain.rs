@@ -41,9 +41,8 @@ fn an_event_stream_on_http2_is_told_too_and_its_connection_gets_goaway() {
     let last = stream.next_event();
     assert!(last.retry_ms.is_some(), "{last:?}");
     stream.expect_end();
-    let refused = wait_for("the connection to take no more requests", || {
-        connection.try_call("GET", "/_rig/health").err()
-    });
+    let refused =
+        wait_for("the connection to take no more requests", || connection.try_call("GET", "/_rig/health").err());
     assert!(refused.is_go_away() || refused.is_io() || refused.is_library(), "{refused:?}");
     assert!(gateway.wait_for_end().success());
 }
@@ -140,9 +139,8 @@ fn events_reach_clients_until_they_are_moved() {
         (0..streams).map(|_| Client::of_type(&gateway, Transport::WebSocket, "greeting")).collect();
     gateway.signal("TERM");
     gateway.wait_for_metric("tidegate_connections_moved_total", 1.0);
-    let published = gateway.call_internal(
-        Request::new("POST", "/v3/messages").json(&event("greeting", "during", &json!(null))),
-    );
+    let published =
+        gateway.call_internal(Request::new("POST", "/v3/messages").json(&event("greeting", "during", &json!(null))));
     assert_eq!(published.status, 202, "{published:?}");
     let last = clients.last_mut().expect("there are clients");
     assert_eq!(last.next_id(), "during");

@@ -6,6 +6,7 @@ use super::{SharedWorld, World, tokens};
 use crate::clock;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
+use crate::queue::SlowClient;
 use crate::shard::connection::{Address, Output};
 use crate::subscription::{Duplicates, Subscription, SubscriptionError, parse_list, unite};
 use crate::token::TokenKind;
@@ -24,6 +25,7 @@ pub(super) struct Opening {
     kind: Kind,
     greeting: Vec<u8>,
     subscriptions: Result<Vec<Subscription>, String>,
+    slow: SlowClient,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,11 +56,15 @@ pub(super) fn opening(world: &SharedWorld, head: &RequestHead<'_>) -> Option<Res
 fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Opening, Refusal> {
     let mut greeting = Vec::with_capacity(1024);
     handshake::accept(head, &mut greeting).map_err(|error| error.to_response().to_vec())?;
-    let subscriptions = match kind {
+    let mut subscriptions = match kind {
         Kind::Echo => Ok(Vec::new()),
         _ => subscriptions_of(world, head.query),
     };
-    Ok(Opening { kind, greeting, subscriptions })
+    let slow = slow_client_of(world, head.query).unwrap_or_else(|reason| {
+        subscriptions = Err(reason);
+        SlowClient::Disconnect
+    });
+    Ok(Opening { kind, greeting, subscriptions, slow })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
@@ -66,6 +72,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
     let cors = &world.settings.cors;
     let subscriptions =
         subscriptions_of(world, head.query).map_err(|reason| plain(world, "400 Bad Request", &reason))?;
+    let slow = slow_client_of(world, head.query).map_err(|reason| plain(world, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
@@ -75,6 +82,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
         kind: Kind::EventStream { chunked },
         greeting: greeting.into_bytes(),
         subscriptions: Ok(subscriptions),
+        slow,
     })
 }
 
@@ -87,6 +95,20 @@ pub(super) fn subscriptions_of(world: &World, query: Option<&str>) -> Result<Vec
     }
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), parse_list);
     list.and_then(|list| within_limits(world, list, Duplicates::Drop)).map_err(|error| error.to_string())
+}
+
+/// What is to happen if the client is too slow: as the query asks, where the operator allows it. Only a query that has
+/// `slow` in it is read.
+pub(super) fn slow_client_of(world: &World, query: Option<&str>) -> Result<SlowClient, String> {
+    let allowed = &world.settings.slow_client;
+    let default = allowed.first().copied().unwrap_or_default();
+    let Some(query) = query.filter(|query| query.contains("slow")) else { return Ok(default) };
+    let query = ConnectionQuery::parse(query, BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
+    let Some(name) = query.slow else { return Ok(default) };
+    SlowClient::named(&name).filter(|asked| allowed.contains(asked)).ok_or_else(|| {
+        let names: Vec<_> = allowed.iter().map(|one| one.name()).collect();
+        format!("slow={name} is not allowed here; what is (SLOW_CLIENT): {}", names.join(", "))
+    })
 }
 
 /// Holds a list against what one connection may have.
@@ -115,7 +137,7 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, subscriptions } = opening;
+    let Opening { kind, greeting, subscriptions, slow } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     let decoder = || Some(Decoder::new(world.settings.max_message_bytes));
@@ -148,6 +170,7 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
     }
     let token = tokens::issue(world, TokenKind::Stream, address);
     shard.open(address, output, greeting, &token, now_ms);
+    shard.set_slow_client(address, slow);
     shard.set_subscriptions(address, &subscriptions.unwrap_or_default(), None);
     shard.opened(address);
     Ok(Opened { decoder: web_socket.then(decoder).flatten(), echo: false })

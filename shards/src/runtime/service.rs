@@ -15,14 +15,16 @@ use hyper::body::{Body as HttpBody, Incoming};
 
 use super::body::{Body, EventBody};
 use super::http::{Handed, Handoff, Phase, Progress};
+use super::tokens::Place;
 use super::{SharedWorld, open, polling, proxy, publish, tokens};
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
 use crate::mailbox::{Control, SetOutcome};
+use crate::peers::Unreachable;
 use crate::proxy::forward;
 use crate::shard::connection::Output;
-use crate::subscription::{Duplicates, SubscriptionError, parse_put_body};
-use crate::token::TokenKind;
+use crate::subscription::{Duplicates, Subscription, SubscriptionError, parse_put_body};
+use crate::token::{ConnectionAddress, TokenKind};
 use crate::trace;
 
 /// Who a request came from.
@@ -180,6 +182,10 @@ fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
         Ok(subscriptions) => subscriptions,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
+    let slow = match open::slow_client_of(world, parts.uri.query()) {
+        Ok(slow) => slow,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     if let Err(reason) = shard.compile(&subscriptions) {
@@ -190,6 +196,7 @@ fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
     }
     let token = |address| tokens::issue(world, TokenKind::Stream, address);
     let address = shard.open_detached(Output::Pulled, token, now_ms);
+    shard.set_slow_client(address, slow);
     shard.set_subscriptions(address, &subscriptions, None);
     shard.opened(address);
     drop(shard);
@@ -218,11 +225,17 @@ async fn put_subscriptions(
     if let Err(error @ (SubscriptionError::NotJson(_) | SubscriptionError::NoSubscriptions)) = &list {
         return text(StatusCode::BAD_REQUEST, error.to_string());
     }
-    let Some((_, shard, address)) = tokens::open(world, token) else {
+    let Some((_, place)) = tokens::open(world, token) else {
         return text(StatusCode::BAD_REQUEST, "Invalid connection token.");
     };
     let gone = || text(StatusCode::GONE, "Connection no longer exists.");
-    if shard == world.number && world.shard.borrow_mut().connections().get(address).is_none() {
+    let is_gone = match place {
+        Place::Here(shard, address) => {
+            shard == world.number && world.shard.borrow_mut().connections().get(address).is_none()
+        }
+        Place::Elsewhere(_) => world.sinks.peers.is_none(),
+    };
+    if is_gone {
         return gone();
     }
     let credentials = headers.get_all(header::AUTHORIZATION).iter();
@@ -234,6 +247,15 @@ async fn put_subscriptions(
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
     caller.progress.enter(Phase::Waiting);
+    let (shard, address) = match place {
+        Place::Here(shard, address) => (shard, address),
+        Place::Elsewhere(at) => {
+            return match set_elsewhere(world, at, subscriptions).await {
+                Ok(outcome) => replaced(outcome),
+                Err(Unreachable) => unreachable_node(),
+            };
+        }
+    };
     let (reply, outcome) = oneshot::channel();
     if shard == world.number {
         world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
@@ -244,11 +266,34 @@ async fn put_subscriptions(
             return busy();
         }
     }
-    match outcome.await {
-        Ok(SetOutcome::InForce) => uncached(with_status(StatusCode::NO_CONTENT)),
-        Ok(SetOutcome::Refused(reason)) => text(StatusCode::BAD_REQUEST, reason),
-        Ok(SetOutcome::Gone) | Err(oneshot::Canceled) => gone(),
+    replaced(outcome.await.unwrap_or(SetOutcome::Gone))
+}
+
+fn replaced(outcome: SetOutcome) -> Answer {
+    match outcome {
+        SetOutcome::InForce => uncached(with_status(StatusCode::NO_CONTENT)),
+        SetOutcome::Refused(reason) => text(StatusCode::BAD_REQUEST, reason),
+        SetOutcome::Gone => text(StatusCode::GONE, "Connection no longer exists."),
     }
+}
+
+async fn set_elsewhere(
+    world: &SharedWorld,
+    at: ConnectionAddress,
+    subscriptions: Vec<Subscription>,
+) -> Result<SetOutcome, Unreachable> {
+    let Some(peers) = &world.sinks.peers else { return Ok(SetOutcome::Gone) };
+    let (reply, outcome) = oneshot::channel();
+    peers.set_subscriptions(at, subscriptions, reply);
+    outcome.await.unwrap_or(Err(Unreachable))
+}
+
+/// The node that holds the connection is there, and doesn't answer.
+pub(super) fn unreachable_node() -> Answer {
+    let reason = "The node that holds this connection can't be reached. Try again in a second.";
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -1,8 +1,8 @@
 //! Moving connections away before the node ends: spread over the time of the drain, so that the node which gets them next
 //! is not stormed. Each client is told in its own protocol, and comes back by itself.
 
-use super::connection::{Address, Closing, Output};
 use super::Shard;
+use super::connection::{Address, Closing, Output};
 use crate::sse;
 use crate::ws::close_code;
 

@@ -7,6 +7,7 @@
 pub mod connection;
 mod delivery;
 mod drain;
+mod output;
 pub mod own_events;
 pub mod session;
 pub(crate) mod socket;
@@ -16,21 +17,20 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
 use self::drain::Drain;
+use self::own_events::Framed;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
-use crate::queue::{Frame, Queue, SegmentHold};
+use crate::queue::SegmentHold;
 use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
-use crate::sse;
 use crate::ws::encode::{self, OpCode};
 
 /// Ends a chunked event stream (RFC 9112 section 7.1).
@@ -68,6 +68,8 @@ pub struct Shard {
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+    /// Hashes what events are about, for clients that conflate.
+    keys: ahash::RandomState,
     /// The node is about to end.
     drain: Option<Box<Drain>>,
 }
@@ -98,6 +100,7 @@ impl Shard {
             cork: None,
             segment: None,
             older_segments: std::collections::VecDeque::new(),
+            keys: ahash::RandomState::new(),
             drain: None,
         }
     }
@@ -287,145 +290,11 @@ impl Shard {
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
         let Some(connection) = self.connections.get(address) else { return };
-        let body = own_events::encode(event_type, data);
-        let mut bytes = Vec::with_capacity(body.len() + 64);
-        match &connection.output {
-            Output::WebSocket(_) => {
-                encode::append_header(OpCode::Text, body.len(), &mut bytes);
-                bytes.extend_from_slice(body.as_bytes());
-            }
-            Output::EventStream { chunked: true, .. } => {
-                let mut event = Vec::with_capacity(body.len() + 64);
-                sse::append_event(event_type, None, body.as_bytes(), &mut event);
-                bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
-                bytes.extend_from_slice(&event);
-                bytes.extend_from_slice(b"\r\n");
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(event_type, None, body.as_bytes(), &mut bytes);
-            }
-            Output::Session(_) => return self.store_own_event(address, body),
-            Output::Http => return,
+        match own_events::framed(&connection.output, event_type, data) {
+            Framed::Bytes(bytes) => self.send(address, bytes.into()),
+            Framed::Stored(body) => self.store_own_event(address, body),
+            Framed::Nothing => {}
         }
-        self.send(address, bytes.into());
-    }
-
-    /// Sends bytes of this connection alone, after what waits.
-    pub fn send(&mut self, address: Address, bytes: Bytes) {
-        if let Some((slot, cork)) = &mut self.cork
-            && *slot == address.slot
-        {
-            cork.extend_from_slice(&bytes);
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
-        let sent = match connection.output.fd() {
-            Some(fd) if !waiting => match socket::send(fd, &bytes) {
-                Ok(sent) => {
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    sent
-                }
-                Err(_) => return self.close(address, Closing::Now),
-            },
-            _ => 0,
-        };
-        if sent < bytes.len() {
-            self.enqueue(address.slot, Frame::Owned(bytes), sent);
-        }
-    }
-
-    /// Sends a control frame ahead of the data that waits.
-    pub fn send_control(&mut self, address: Address, bytes: Bytes) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        match connection.queue.as_mut().filter(|queue| !queue.is_empty()) {
-            Some(queue) => {
-                self.metrics.queue_bytes.add(bytes.len() as u64);
-                queue.push_control(bytes);
-                self.enforce_bound(address.slot);
-            }
-            None => self.send(address, bytes),
-        }
-    }
-
-    /// Queues a frame of which `sent` bytes are out.
-    fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
-        let before = queue.bytes();
-        queue.push(frame, sent);
-        self.metrics.queue_bytes.add((queue.bytes() - before) as u64);
-        connection.blocked = connection.output.fd().is_some();
-        connection.wake();
-        self.enforce_bound(slot);
-    }
-
-    /// Ends a connection that has more waiting than it may.
-    fn enforce_bound(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.queued_bytes() > self.settings.max_queue_bytes && connection.closing != Closing::Now {
-            connection.closing = Closing::Now;
-            connection.wake();
-            self.metrics.connections_slow.add(1);
-        }
-    }
-
-    /// Sends what waits until the socket is full. Returns whether all is out.
-    pub fn flush_queue(&mut self, address: Address) -> bool {
-        const SEND_BYTES: usize = 256 * 1024;
-        let Some(connection) = self.connections.get_mut(address) else { return true };
-        let (Some(fd), Some(queue)) = (connection.output.fd(), connection.queue.as_mut()) else { return true };
-        let mut out = Vec::new();
-        while !queue.is_empty() {
-            out.clear();
-            queue.gather(&mut out, SEND_BYTES);
-            match socket::send(fd, &out) {
-                Ok(0) => break,
-                Ok(sent) => {
-                    queue.consume(sent);
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    self.metrics.queue_bytes.subtract(sent as u64);
-                    if sent < out.len() {
-                        break;
-                    }
-                }
-                Err(_) => {
-                    connection.closing = Closing::Now;
-                    return false;
-                }
-            }
-        }
-        let done = queue.is_empty();
-        if done {
-            connection.blocked = false;
-            connection.queue = None;
-        }
-        done
-    }
-
-    /// Somebody else sent this much of what waits.
-    pub fn sent(&mut self, address: Address, sent: usize) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        let Some(queue) = connection.queue.as_mut() else { return };
-        queue.consume(sent);
-        self.metrics.sends.add(1);
-        self.metrics.sent_bytes.add(sent as u64);
-        self.metrics.queue_bytes.subtract(sent as u64);
-    }
-
-    /// Takes the next frame of a pulled event stream.
-    pub fn pull(&mut self, address: Address) -> Option<Bytes> {
-        let connection = self.connections.get_mut(address)?;
-        let frame = connection.queue.as_mut()?.pop()?;
-        let bytes = match frame {
-            Frame::Owned(bytes) => bytes,
-            shared @ Frame::Shared(..) => Bytes::copy_from_slice(shared.bytes()),
-        };
-        self.metrics.queue_bytes.subtract(bytes.len() as u64);
-        self.metrics.sent_bytes.add(bytes.len() as u64);
-        Some(bytes)
     }
 
     /// Lets time pass: heartbeats, ends of waits, deadlines.
@@ -458,20 +327,6 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
-        }
-    }
-
-    fn heartbeat(&mut self, address: Address) {
-        let Some(connection) = self.connections.get(address) else { return };
-        match connection.output {
-            Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
-            Output::EventStream { chunked: true, .. } => {
-                self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
-            }
-            Output::Http | Output::Session(_) => {}
         }
     }
 }

@@ -37,7 +37,9 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
             correlator: Correlator::new(CorrelationKey::derive_from(b"secret"), 1 << 16, 0),
             answers: Answers::default(),
             metrics: Arc::new(ReplyMetrics::new(&[])),
+            nodes: None,
         },
+        node_desk: None,
         limits: EventLimits { max_depth: 128, max_body_bytes: 1_000 },
     };
     let request = request.body(Body::from(body)).expect("a request");

@@ -1,5 +1,5 @@
-//! The compacted topic of API definitions: key = id, value = the record as JSON. All nodes follow it, so they share their
-//! definitions, and it outlives them all.
+//! A compacted topic that all nodes follow and write to: key = id, value = the record as JSON. They share what stands in it, and
+//! it outlives them all. API definitions live in one, the addresses of nodes in another.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,27 +47,28 @@ pub enum Entry<'a> {
 pub type Follower = Box<dyn FnMut(Entry<'_>) + Send>;
 
 /// The topic, as a node reads and writes it.
-pub struct ApiLog {
+pub struct CompactedLog {
     settings: KafkaSettings,
     topic: String,
+    what: &'static str,
     producer: OnceLock<ThreadedProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     caught_up: Mutex<Receiver<()>>,
 }
 
-impl std::fmt::Debug for ApiLog {
+impl std::fmt::Debug for CompactedLog {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ApiLog").field("topic", &self.topic).finish_non_exhaustive()
+        formatter.debug_struct("CompactedLog").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
-impl ApiLog {
-    /// Starts to follow the topic. Kafka may be out of reach.
+impl CompactedLog {
+    /// Starts to follow the topic. Kafka may be out of reach. `what` names the records in the log, and the thread.
     ///
     /// # Errors
     /// librdkafka refuses a setting, or the thread can't be started.
-    pub fn start(settings: &KafkaSettings, topic: &str, follower: Follower) -> io::Result<Self> {
+    pub fn start(settings: &KafkaSettings, topic: &str, what: &'static str, follower: Follower) -> io::Result<Self> {
         let mut config = client_config(settings);
         config
             // Needed to assign a partition; no group is joined, and nothing is committed.
@@ -85,14 +86,18 @@ impl ApiLog {
         let following = Following {
             settings: settings.clone(),
             topic: topic.to_owned(),
+            what,
             stop: Arc::clone(&stop),
             follower,
             caught_up: Some(tell),
         };
-        let thread = thread::Builder::new().name("api-log".to_owned()).spawn(move || following.run(&consumer))?;
+        let thread = thread::Builder::new()
+            .name(format!("{}-topic", what.replace(' ', "-")))
+            .spawn(move || following.run(&consumer))?;
         Ok(Self {
             settings: settings.clone(),
             topic: topic.to_owned(),
+            what,
             producer: OnceLock::new(),
             stop,
             thread: Mutex::new(Some(thread)),
@@ -111,9 +116,22 @@ impl ApiLog {
     /// # Errors
     /// Kafka refuses it, or is out of reach.
     pub async fn write(&self, id: &str, record: &[u8]) -> KafkaResult<i64> {
+        self.send(id, Some(record)).await
+    }
+
+    /// Writes a tombstone, as [`Self::write`].
+    ///
+    /// # Errors
+    /// See [`Self::write`].
+    pub async fn delete(&self, id: &str) -> KafkaResult<i64> {
+        self.send(id, None).await
+    }
+
+    async fn send(&self, id: &str, value: Option<&[u8]>) -> KafkaResult<i64> {
         let (answer, delivered) = oneshot::channel();
-        let record =
-            BaseRecord::with_opaque_to(&self.topic, Box::new(answer)).partition(PARTITION).key(id).payload(record);
+        let mut record: BaseRecord<'_, str, [u8], _> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(answer)).partition(PARTITION).key(id);
+        record.payload = value;
         self.producer()?.send(record).map_err(|(error, _)| error)?;
         delivered.await.unwrap_or(Err(KafkaError::Canceled))
     }
@@ -139,12 +157,12 @@ impl ApiLog {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that follows API definitions panicked");
+            tracing::error!(what = self.what, "a thread that follows a topic panicked");
         }
         if let Some(producer) = self.producer.get()
             && let Err(error) = producer.flush(Duration::from_millis(DELIVERY_TIMEOUT_MS))
         {
-            tracing::warn!(%error, "a change of API definitions was still unacknowledged at the stop");
+            tracing::warn!(what = self.what, %error, "a change was still unacknowledged at the stop");
         }
     }
 }
@@ -180,6 +198,7 @@ impl ProducerContext for Deliveries {
 struct Following {
     settings: KafkaSettings,
     topic: String,
+    what: &'static str,
     stop: Arc<AtomicBool>,
     follower: Follower,
     caught_up: Option<SyncSender<()>>,
@@ -193,7 +212,7 @@ impl Following {
             .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
             .and_then(|()| consumer.assign(&partitions));
         if let Err(error) = assigned {
-            tracing::error!(topic = self.topic, %error, "API definitions can't be followed");
+            tracing::error!(topic = self.topic, %error, "{} can't be followed", self.what);
             return;
         }
         let mut last_error = None;
@@ -218,7 +237,8 @@ impl Following {
                         tracing::warn!(
                             topic = self.topic,
                             error = text,
-                            "API definitions can't be followed at the moment"
+                            "{} can't be followed at the moment",
+                            self.what
                         );
                         last_error = Some(text);
                     }
@@ -245,7 +265,7 @@ impl Following {
                 Some(error) => {
                     if !std::mem::replace(&mut told, true) {
                         let topic = &self.topic;
-                        tracing::warn!(topic, %error, "the topic of API definitions can't be read or made yet; trying again");
+                        tracing::warn!(topic, %error, "the topic of {} can't be read or made yet; trying again", self.what);
                     }
                     let until = Instant::now() + RETRY;
                     while !self.stopped() && Instant::now() < until {
@@ -272,7 +292,7 @@ impl Following {
         let results = runtime.block_on(admin.create_topics([&topic], &options))?;
         for result in results {
             match result {
-                Ok(_) => tracing::info!(topic = self.topic, "the topic of API definitions was created"),
+                Ok(_) => tracing::info!(topic = self.topic, "the topic of {} was created", self.what),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(KafkaError::AdminOp(code)),
             }
