@@ -341,7 +341,7 @@ fn without_an_answer_in_time_the_call_is_an_empty_504_and_a_late_answer_is_count
         assert_eq!(scene.post_answer(request.correlation(), &[], "late").status, 400);
     }
     scene.gateway.wait_for_metric("tidegate_answers_late_total", 4.0);
-    assert_eq!(scene.gateway.metrics().sum("tidegate_pending_requests"), 0.0);
+    scene.gateway.wait_until_nothing_is_pending();
     let late = [("status", "response_timeout")];
     assert_eq!(scene.gateway.metrics().sum_where("rig_proxy_requests_total", &late), 2.0);
 }
@@ -382,9 +382,7 @@ fn a_client_that_hangs_up_frees_its_place_at_once() {
     for (number, client) in clients.into_iter().enumerate() {
         if number % 2 == 0 { client.reset() } else { drop(client) }
     }
-    wait_for("the places to be free", || {
-        (scene.gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(())
-    });
+    scene.gateway.wait_until_nothing_is_pending();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
 use crate::support::kafka::{KAFKA_DEADLINE, Producer, gateway_on, own_broker, topic_name};
 use crate::support::service::{Echo, definitions, endpoint, with};
-use crate::support::{wait_for, wait_up_to};
+use crate::support::wait_up_to;
 
 /// Requests in flight.
 const REQUESTS: usize = 2_000;
@@ -61,7 +61,7 @@ fn a_broker_killed_among_2000_requests_leaves_none_hanging_and_answers_none_twic
         }
     }
     assert!((1..REQUESTS).contains(&answered), "{answered} were answered");
-    assert_eq!(gateway.metrics().sum("tidegate_pending_requests"), 0.0);
+    gateway.wait_until_nothing_is_pending();
 
     broker.restart().expect("the broker starts again");
     wait_until_answered(&gateway);
@@ -69,7 +69,7 @@ fn a_broker_killed_among_2000_requests_leaves_none_hanging_and_answers_none_twic
         let health = connection.request(&Request::get("/_rig/health"));
         assert_eq!((health.status, health.text()), (200, "OK"), "nothing came after the answer to {number}");
     }
-    wait_for("no request to wait", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+    gateway.wait_until_nothing_is_pending();
 }
 
 fn wait_until_answered(gateway: &Gateway) {

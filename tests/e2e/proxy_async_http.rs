@@ -68,7 +68,7 @@ fn any_other_status_of_the_backend_is_the_answer() {
         assert_eq!((response.status, response.text()), (status, "now"));
         let correlation = correlation(&targets.recv().expect("a request"));
         assert_eq!(post_answer(&gateway, &correlation, "late").status, 400);
-        wait_for("no request to wait", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+        gateway.wait_until_nothing_is_pending();
     }
 }
 
@@ -87,7 +87,7 @@ fn a_client_that_hangs_up_frees_its_place_at_once() {
     let correlation = correlation(&targets.recv().expect("a request"));
     gateway.wait_for_metric("tidegate_pending_requests", 1.0);
     drop(client);
-    wait_for("the place to be free", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+    gateway.wait_until_nothing_is_pending();
     assert_eq!(post_answer(&gateway, &correlation, "x").status, 400);
 }
 
@@ -96,7 +96,7 @@ fn a_backend_out_of_reach_frees_the_place_too() {
     let config = definitions_to(1, &[endpoint("http_async")]);
     let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &config)]);
     assert_eq!(gateway.call(Request::new("POST", "/ask").body("x")).status, 502);
-    wait_for("no request to wait", || (gateway.metrics().sum("tidegate_pending_requests") == 0.0).then_some(()));
+    gateway.wait_until_nothing_is_pending();
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub(super) fn added_latency(context: &Context) -> Result<Vec<Finding>, FigureErr
     let mut tail = row("added-p99", "99th percentile", 1_000.0);
     let backend = context.backend(ANSWER_BYTES)?;
     let gateway = gateway(context, &backend)?;
+    let nginx = Nginx::start(backend.authority())?;
     let load = CallLoad {
         concurrency: CONNECTIONS,
         rate_per_s: Some(RATE_PER_S),
@@ -80,14 +81,16 @@ pub(super) fn added_latency(context: &Context) -> Result<Vec<Finding>, FigureErr
     for _ in 0..context.pick(5, 1) {
         let direct = get(context, &backend, backend.url(), &load)?;
         let proxied = get(context, &gateway, gateway.url(), &load)?;
-        let (near, far) = (latency(&direct)?, latency(&proxied)?);
+        let rival = get(context, nginx.server(), nginx.server().url(), &load)?;
+        let (near, far, theirs) = (latency(&direct)?, latency(&proxied)?, latency(&rival)?);
         let added = |pick: fn(&LatencySummary) -> u64| pick(far) as f64 - pick(near) as f64;
         median.values.push(added(|latency| latency.p50_us));
         tail.values.push(added(|latency| latency.p99_us));
-        median.details.push(format!("{} µs; direct {}", far.p50_us, near.p50_us));
-        tail.details.push(format!("{} µs; direct {}", far.p99_us, near.p99_us));
+        median.details.push(format!("{} µs; direct {}; nginx {}", far.p50_us, near.p50_us, theirs.p50_us));
+        tail.details.push(format!("{} µs; direct {}; nginx {}", far.p99_us, near.p99_us, theirs.p99_us));
         median.problems.extend(call_faults("tidegate", &proxied));
         median.problems.extend(call_faults("directly", &direct));
+        median.problems.extend(call_faults("nginx", &rival));
     }
     tail.problems.clone_from(&median.problems);
     Ok(vec![median, tail])

@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
+use super::readiness::Socket;
 use super::service::{self, Caller};
 use super::{Registered, SharedWorld, stream};
 use crate::clock;
@@ -103,13 +104,14 @@ pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes
     let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
     let follower = (!multiplexed).then(Follower::default);
+    let stream = Socket::new(stream, &world.readiness);
     let io = Io { stream, read, progress: progress.clone(), follower, held: false };
     if multiplexed {
         progress.enter(Phase::Waiting);
         serve_http2(&world, address, io, progress, peer).await;
     } else if let Some((mut stream, handed, rest)) = serve_http1(&world, address, io, progress, peer).await {
         match handed {
-            Handed::Stream(opening) => continue_as_stream(registered, stream, opening, rest).await,
+            Handed::Stream(opening) => continue_as_stream(registered, stream.into_stream(), opening, rest).await,
             Handed::Tunnel(tunnel) => tunnel.carry(&world, address, &mut stream, rest).await,
         }
     }
@@ -121,7 +123,7 @@ async fn serve_http1(
     io: Io,
     progress: Progress,
     peer: Option<IpAddr>,
-) -> Option<(TcpStream, Handed, Bytes)> {
+) -> Option<(Socket, Handed, Bytes)> {
     let handoff = Handoff::default();
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
@@ -172,7 +174,7 @@ async fn serve_http1(
             None
         }
         None => {
-            let mut stream = parts.io.stream;
+            let mut stream = parts.io.stream.into_stream();
             stream::linger(world, &mut stream, address).await;
             None
         }
@@ -243,9 +245,9 @@ where
     }
 }
 
-/// A glommio socket as hyper wants it, with the bytes that were read before hyper was chosen.
+/// A client's socket as hyper wants it, with the bytes that were read before hyper was chosen.
 struct Io {
-    stream: TcpStream,
+    stream: Socket,
     /// Read and not yet passed on.
     read: Bytes,
     progress: Progress,

@@ -13,6 +13,7 @@ mod open;
 mod polling;
 mod proxy;
 mod publish;
+mod readiness;
 mod service;
 mod start;
 mod stream;
@@ -49,6 +50,7 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// The node is about to end: no answer keeps its connection.
     draining: Cell<bool>,

@@ -1,11 +1,13 @@
 //! One executor on one core.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
 use super::proxy::Proxy;
 use super::proxy::http::resolver::Resolver;
+use super::readiness::Readiness;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
 use crate::bell::Bell;
 use crate::clock;
@@ -89,6 +92,14 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
                 return;
             }
         };
+        let readiness = match Readiness::new() {
+            Ok(readiness) => readiness,
+            Err(error) => {
+                let _starter_is_gone = ready.send(Err(error));
+                return;
+            }
+        };
+        glommio::spawn_local(Rc::clone(&readiness).drive()).detach();
         let addresses = accept::addresses(&listeners);
         let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
             shard;
@@ -103,6 +114,7 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             lanes,
             sinks,
             proxy,
+            readiness,
             stopping: Cell::new(false),
             draining: Cell::new(false),
             listeners: RefCell::new(listeners.iter().map(|bound| bound.fd).collect()),
@@ -126,5 +138,20 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
         }
         mail::close_all(&world).await;
         world.proxy.backends.close();
+        world.readiness.stop();
+        yield_once().await;
     });
+}
+
+/// Lets tasks that are ready end before the executor does.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

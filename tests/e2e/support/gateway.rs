@@ -116,6 +116,12 @@ impl Gateway {
         wait_for(&format!("{name} to reach {value}"), || (self.metrics().sum(name) >= value).then_some(()));
     }
 
+    /// Waits until no request waits for a correlated answer: shards set that gauge at each turn of their wheels.
+    pub(crate) fn wait_until_nothing_is_pending(&self) {
+        let pending = || self.metrics().sum("tidegate_pending_requests");
+        wait_for("no request to wait", || (pending() == 0.0).then_some(()));
+    }
+
     /// Standard output and error up to now.
     pub(crate) fn log(&self) -> String {
         self.log.text()

@@ -15,7 +15,7 @@ use glommio::net::TcpStream;
 use hyper::client::conn::http2;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
 use super::line::Line;
 use super::pool::Pool;
@@ -25,6 +25,7 @@ use crate::clock;
 use crate::proxy::deadline::Deadline;
 use crate::runtime::SharedWorld;
 use crate::runtime::http::Spawner;
+use crate::runtime::readiness::Socket;
 
 /// Bytes of one answer that a backend may send ahead on HTTP/2.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -75,7 +76,7 @@ pub(super) async fn connect(world: &SharedWorld, pool: &Pool, upgrade: bool) -> 
         let now_ms = clock::now_ms();
         let left = (count - attempt) as u64;
         deadline.set(now_ms + until_ms.saturating_sub(now_ms) / left);
-        let failure = match before(&deadline, wire(address, tls.as_ref(), pool)).await {
+        let failure = match before(&deadline, wire(world, address, tls.as_ref(), pool)).await {
             Ok(Ok(wire)) => {
                 pool.preferred.set(index);
                 return speak(world, pool, wire, deadline, upgrade).await.map_err(|error| error.to_string().into());
@@ -93,8 +94,13 @@ pub(super) async fn connect(world: &SharedWorld, pool: &Pool, upgrade: bool) -> 
     Err(failures.into())
 }
 
-async fn wire(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, pool: &Pool) -> io::Result<Wire> {
-    let stream = open(address).await?;
+async fn wire(
+    world: &SharedWorld,
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    pool: &Pool,
+) -> io::Result<Wire> {
+    let stream = Socket::new(open(address).await?, &world.readiness);
     let Some(config) = tls else { return Ok(Wire::Plain(stream)) };
     let name = ServerName::try_from(pool.backend.host.to_string()).map_err(io::Error::other)?;
     let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
@@ -104,7 +110,7 @@ async fn wire(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, pool: &Pool)
 /// Opens a socket. Dropping the future at any time closes it and nothing else, other than with glommio's own way to connect.
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),

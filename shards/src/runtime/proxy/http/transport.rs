@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 
 use futures_rustls::client::TlsStream;
 use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 
 use crate::runtime::adapter::{self, ReadBuffer};
+use crate::runtime::readiness::Socket;
 use crate::shard::socket;
 
 /// A connected socket.
 pub(super) enum Wire {
     /// As it is.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Inside TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Wire {

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use ::http::HeaderMap;
 use bytes::{Buf, Bytes};
 use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
 
 use super::pool::Lease;
 use super::transport::Wire;
@@ -16,6 +15,7 @@ use crate::clock;
 use crate::runtime::SharedWorld;
 use crate::runtime::adapter::ReadBuffer;
 use crate::runtime::http::note_waker;
+use crate::runtime::readiness::Socket;
 use crate::shard::connection::{Address, Closing};
 
 /// Bytes read from one side that may wait for the other.
@@ -51,7 +51,7 @@ impl Tunnel {
         self,
         world: &SharedWorld,
         address: Address,
-        client: &mut TcpStream,
+        client: &mut Socket,
         read: Bytes,
     ) {
         let Self { mut backend, to_client, _lease } = self;
