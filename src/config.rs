@@ -59,7 +59,9 @@ pub struct Config {
     pub kafka: Option<KafkaSettings>,
     /// Topic in which nodes find each other.
     pub nodes_topic: String,
-    /// `host:port` under which other nodes reach this one; `None` makes it of `HOST` or `INTERNAL_HOST`.
+    /// Port for calls of other nodes; 0 takes a free one.
+    pub node_port: u16,
+    /// Host, or `host:port`, under which other nodes reach it; `None` takes `HOST` or `INTERNAL_HOST`.
     pub node_address: Option<String>,
     /// `HOST`, as given.
     pub host: Option<String>,
@@ -136,6 +138,7 @@ impl Config {
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
             kafka: hub::kafka(reader),
             nodes_topic,
+            node_port: reader.port("NODE_PORT"),
             node_address,
             host: reader.text("HOST"),
             max_connections_per_minute: u32::try_from(

@@ -30,7 +30,7 @@ use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
-use crate::nodes::{self, NodeDesk, Nodes};
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
@@ -197,7 +197,6 @@ impl Gateway {
                 nodes: nodes.clone(),
             }),
             desk: desk.clone(),
-            node_desk: NodeDesk::of(config, settings.node_id, &node),
             apis: Arc::clone(&apis),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
@@ -220,7 +219,7 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let replies = match start_replies(config, settings.node_id, desk, replies) {
+        let replies = match start_replies(config, settings.node_id, desk.clone(), replies) {
             Ok(replies) => replies,
             Err(error) => {
                 control.stop();
@@ -230,11 +229,14 @@ impl Gateway {
                 return Err(error);
             }
         };
-        if let (Some(nodes), Some(kafka)) = (&nodes, &config.kafka) {
-            let started = nodes.start(kafka, &config.nodes_topic, nodes::address(config, control.address()));
-            if let Err(error) = started {
-                tracing::error!(%error, "other nodes can't be found: calls for their connections are refused");
-            }
+        if let Some(nodes) = &nodes
+            && let Err(error) = nodes.start(config, node.holders(), desk)
+        {
+            control.stop();
+            apis.stop();
+            stop.request();
+            shut_down(node);
+            return Err(error);
         }
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
         Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, draining, nodes })

@@ -21,5 +21,6 @@ pub mod nodes;
 pub mod proxy;
 pub mod replies;
 pub mod signals;
+pub mod systemd;
 pub mod takeover;
 pub mod tune;

@@ -1,13 +1,15 @@
-//! Several nodes on one Kafka: each writes its internal address into a compacted topic, and passes what it can't do itself (a PUT
-//! of subscriptions, a poll, an answer for a connection of another node) to the internal port of the node that can. Only nodes
-//! with the same `NODE_COOKIE` understand each other.
+//! Several nodes on one Kafka: each writes its address into a compacted topic, and passes what it can't do itself (a PUT of
+//! subscriptions, a poll, an answer for a connection of another node) to the node that can. Only nodes with the same
+//! `NODE_COOKIE` understand each other.
 
 mod assembly;
 mod client;
 mod directory;
+mod port;
 mod wire;
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -26,11 +28,11 @@ use tidegate_shards::subscription::Subscription;
 use tidegate_shards::token::ConnectionAddress;
 use tokio::sync::{mpsc, watch};
 
-pub use assembly::address;
 pub use directory::{Directory, EXPIRY_MS, Found};
 pub use wire::{CALL_PREFIX, NodeDesk, PROOF_HEADER};
 
 use crate::config::KafkaSettings;
+use crate::control::AnswerDesk;
 use crate::kafka::compacted::{CompactedLog, Entry};
 
 /// Calls that may wait for the thread that makes them.
@@ -45,7 +47,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node's record in the topic.
 #[derive(Debug, Serialize, Deserialize)]
 struct Heartbeat {
-    /// `host:port` of its internal port.
+    /// `host:port` of its port for other nodes.
     address: String,
     /// When it was written, in milliseconds since 1970.
     at_ms: u64,
@@ -110,11 +112,14 @@ impl Nodes {
         })
     }
 
-    /// Reads the topic, and tells the others that this node is reached at `address`.
-    ///
-    /// # Errors
-    /// librdkafka refuses a setting, or a thread can't be started.
-    pub fn start(self: &Arc<Self>, kafka: &KafkaSettings, topic: &str, address: String) -> io::Result<()> {
+    /// Reads the topic, tells the others that this node is reached at `address`, and serves their calls.
+    fn follow(
+        self: &Arc<Self>,
+        kafka: &KafkaSettings,
+        topic: &str,
+        address: String,
+        port: (TcpListener, NodeDesk, AnswerDesk),
+    ) -> io::Result<()> {
         let follower = Arc::downgrade(self);
         let log = CompactedLog::start(
             kafka,
@@ -133,7 +138,7 @@ impl Nodes {
         let (nodes, stopped) = (Arc::clone(self), self.stop.subscribe());
         let thread = thread::Builder::new()
             .name("nodes".to_owned())
-            .spawn(move || runtime.block_on(nodes.run(waiting, &log, address, stopped)))?;
+            .spawn(move || runtime.block_on(nodes.run(waiting, &log, address, port, stopped)))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
@@ -188,9 +193,15 @@ impl Nodes {
         mut waiting: mpsc::Receiver<Call>,
         log: &Arc<CompactedLog>,
         address: String,
+        (listener, desk, answers): (TcpListener, NodeDesk, AnswerDesk),
         mut stopped: watch::Receiver<bool>,
     ) {
         let id = format!("{:016x}", self.me);
+        tokio::spawn(async move {
+            if let Err(error) = port::serve(listener, desk, answers).await {
+                tracing::error!(%error, "the port for other nodes has ended");
+            }
+        });
         let client = client::Client::default();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -43,6 +43,11 @@ impl StopSignals {
         runtime.block_on(next(terminate, interrupt))
     }
 
+    /// Waits for something else, on the same event loop.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// Waits for the next one, this long at most.
     pub fn wait_up_to(&mut self, limit: Duration) -> Option<StopSignal> {
         let Self { runtime, terminate, interrupt } = self;

@@ -195,10 +195,11 @@ pub const CATALOGUE: &[Setting] = &[
     text(
         KAFKA,
         "NODE_ADDRESS",
-        "HOST:PORT",
+        "HOST[:PORT]",
         "",
-        "Where other nodes reach this node's internal port [default: HOST, or INTERNAL_HOST, and its port]",
+        "Where other nodes reach NODE_PORT [default: HOST, or INTERNAL_HOST]",
     ),
+    text(KAFKA, "NODE_PORT", "PORT", "0", "Port on INTERNAL_HOST for calls of other nodes; 0 takes a free one"),
     text(KAFKA, "KAFKA_LOG_TOPIC", "TOPIC", "rig-request-log", "Topic of the request log"),
     text(KAFKA, "KAFKA_LOG_SCHEMA", "SUBJECT", "", "Avro schema of the request log"),
     text(LIMITS, "MAX_CONNECTIONS_PER_MINUTE", "COUNT", "5000", "New connections a minute on this node"),

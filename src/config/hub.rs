@@ -118,11 +118,8 @@ pub(super) fn nodes(reader: &mut Reader<'_>) -> (String, Option<String>) {
         reader.problem("NODES_TOPIC", "not a topic name", remedy);
     }
     let address = reader.text("NODE_ADDRESS");
-    let has_port = |address: &String| {
-        is_broker(address) && address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    };
-    if address.as_ref().is_some_and(|address| !has_port(address)) {
-        reader.problem("NODE_ADDRESS", "not host:port", "Use an address such as 10.0.0.7:4010");
+    if address.as_ref().is_some_and(|address| !is_broker(address)) {
+        reader.problem("NODE_ADDRESS", "not host or host:port", "Use an address such as 10.0.0.7 or 10.0.0.7:4020");
     }
     (topic, address)
 }

@@ -14,7 +14,6 @@ use tidegate_shards::submit::{EventSink, SubmitError};
 use super::exposition::CONTENT_TYPE;
 use super::messages::{self, Refusal};
 use super::{AnswerDesk, Health, MetricSources, apis, responses};
-use crate::nodes::{CALL_PREFIX, NodeDesk};
 use crate::proxy::Apis;
 
 /// What the calls need.
@@ -25,12 +24,9 @@ pub(super) struct Api {
     pub(super) apis: Arc<Apis>,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) desk: AnswerDesk,
-    pub(super) node_desk: Option<NodeDesk>,
     pub(super) limits: EventLimits,
 }
 
-/// Bytes of a call of another node: a list of subscriptions or an answer, held to `MAX_BODY_BYTES` there, and what is around it.
-const MAX_NODE_CALL_BYTES: usize = 1 << 30;
 /// Seconds after which a caller may try again.
 pub(super) const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -57,16 +53,6 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
                 Err(status) => bad_request(status),
             }
         }
-        (path, &Method::POST) if path.starts_with(CALL_PREFIX) => match &api.node_desk {
-            Some(node_desk) => {
-                let (head, body) = request.into_parts();
-                match read_body(body, MAX_NODE_CALL_BYTES).await {
-                    Ok(body) => node_desk.answer(path, head.headers, body, &api.desk).await,
-                    Err(status) => bad_request(status),
-                }
-            }
-            None => not_found(),
-        },
         (path, _) => match path.strip_prefix("/v3/apis").or_else(|| path.strip_prefix("/v2/apis")) {
             Some(below) => apis::answer(&api.apis, below, request, api.limits.max_body_bytes).await,
             None => not_found(),

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 
 use super::router::{Api, router};
 use super::{AnswerDesk, Health, MetricSources};
-use crate::nodes::NodeDesk;
 use crate::proxy::Apis;
 use crate::takeover;
 
@@ -35,8 +34,6 @@ pub struct ControlParts {
     pub sink: Arc<dyn EventSink>,
     /// Takes answers of services.
     pub desk: AnswerDesk,
-    /// Takes calls of other nodes, where there may be some.
-    pub node_desk: Option<NodeDesk>,
     /// Limits of published events.
     pub limits: EventLimits,
 }
@@ -76,8 +73,8 @@ impl Control {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let ControlParts { health, metrics, apis, sink, desk, node_desk, limits, .. } = parts;
-        let api = Api { health, metrics, apis, sink, desk, node_desk, limits };
+        let ControlParts { health, metrics, apis, sink, desk, limits, .. } = parts;
+        let api = Api { health, metrics, apis, sink, desk, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(listener, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");

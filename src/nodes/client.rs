@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the internal ports of other nodes, over kept connections.
+//! HTTP/1.1 to the ports of other nodes, over kept connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What nodes say to each other over their internal ports.
+//! What nodes say to each other over their ports.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};

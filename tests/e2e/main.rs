@@ -37,5 +37,6 @@ mod proxy_reactive;
 mod settings;
 mod slow_clients;
 mod subscriptions;
+mod systemd;
 mod takeover;
 mod tune;

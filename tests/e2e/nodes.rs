@@ -8,7 +8,9 @@ use crate::support::clients::{Client, TRANSPORTS, Transport, put_request, query,
 use crate::support::events::{event, publish};
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
-use crate::support::kafka::{KAFKA_DEADLINE, Producer, Record, gateway_on, own_broker, shared_brokers, topic_name};
+use crate::support::kafka::{
+    KAFKA_DEADLINE, Producer, Record, gateway_on, key_and_value, own_broker, shared_brokers, topic_name,
+};
 use crate::support::longpolling::LongPolling;
 use crate::support::service::definitions_to;
 use crate::support::{wait_for, wait_up_to};
@@ -139,16 +141,20 @@ fn a_node_that_does_not_answer_in_time_is_out_of_reach() {
 fn only_nodes_may_make_the_calls_of_nodes() {
     let Some(brokers) = shared_brokers("calls of strangers") else { return };
     let topic = topic_name("strangers");
-    let [node, _other] = pair(brokers, &topic, &[]);
+    let _nodes = pair(brokers, &topic, &[]);
     let heartbeat = Producer::new(brokers).read(&format!("nodes-of-{topic}"), 1).remove(0);
-    let id = crate::support::kafka::key_and_value(&heartbeat).0.expect("a key");
+    let (id, value) = key_and_value(&heartbeat);
+    let id = id.expect("a key");
+    let value: serde_json::Value = serde_json::from_str(&value).expect("JSON");
+    let port = value["address"].as_str().expect("an address").parse().expect("an address");
     let path = format!("/_tidegate/node/{id}/subscriptions");
     let body = json!({ "at": { "shard": 0, "slot": 0, "generation": 1 }, "subscriptions": [] });
     for proof in ["", "0.AAAA", "9999999999.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
-        let response = node.call_internal(Request::new("POST", &path).header("x-tidegate-proof", proof).json(&body));
+        let response = Request::new("POST", &path).header("x-tidegate-proof", proof).json(&body).send_to(port);
         assert_eq!(response.status, 404, "{response:?}");
     }
-    assert_eq!(node.call_internal(Request::new("POST", &path).json(&body)).status, 404);
+    assert_eq!(Request::new("POST", &path).json(&body).send_to(port).status, 404);
+    assert_eq!(Request::get("/health").send_to(port).status, 404);
 }
 
 #[test]

@@ -39,7 +39,6 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
             metrics: Arc::new(ReplyMetrics::new(&[])),
             nodes: None,
         },
-        node_desk: None,
         limits: EventLimits { max_depth: 128, max_body_bytes: 1_000 },
     };
     let request = request.body(Body::from(body)).expect("a request");
