@@ -3,7 +3,9 @@
 pub mod catalogue;
 mod features;
 mod hub;
+mod limits;
 mod proxy;
+mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -13,12 +15,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tidegate_shards::extractor::Extractors;
+use tidegate_shards::limits::origin::Cors;
 use tidegate_shards::proxy::definition::Definition;
 use tidegate_shards::queue::SlowClient;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
+pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
+pub use sessions::{SessionsConfig, TokenConfig};
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -40,7 +45,7 @@ pub struct Config {
     /// Listen although another gateway of the same user does.
     pub takeover: bool,
     /// `access-control-allow-origin` on own answers.
-    pub cors: String,
+    pub cors: Cors,
     /// Number of shards; `None` derives it from the usable cores.
     pub shards: Option<usize>,
     /// Cores for the shards, as named; `None` takes those this process may use.
@@ -85,8 +90,14 @@ pub struct Config {
     pub long_polling_wait_ms: u64,
     /// Milliseconds a long-polling session outlives its last call.
     pub long_polling_session_ms: u64,
+    /// Limits on clients, and who they are.
+    pub limits: LimitsConfig,
     /// The API proxy.
     pub proxy: ProxyConfig,
+    /// How tokens are verified; `None` refuses every token.
+    pub tokens: Option<TokenConfig>,
+    /// Identities of connections, and the blacklist.
+    pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
     pub node_cookie: Option<String>,
     /// Log level.
@@ -128,7 +139,7 @@ impl Config {
             internal_port: reader.port("API_HTTP_PORT"),
             drain_seconds: reader.number("DRAIN_SECONDS", 0..=86_400),
             takeover: reader.switch("TAKEOVER"),
-            cors: cors(reader),
+            cors: limits::cors(reader),
             shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
             cpus: cpus(reader),
             spin_us: reader.number("SPIN", 0..=1_000_000),
@@ -154,7 +165,10 @@ impl Config {
             heartbeat_ms: reader.number("HEARTBEAT_MS", 100..=MAX_TIMEOUT_MS),
             long_polling_wait_ms: reader.number("LONG_POLLING_WAIT_MS", 0..=MAX_TIMEOUT_MS),
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
+            limits: limits::limits(reader),
             proxy: proxy::proxy(reader),
+            tokens: sessions::tokens(reader),
+            sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
             log_format: reader.word("LOG_FMT", Format::WORDS),
@@ -179,14 +193,13 @@ fn check_sizes(config: &Config, reader: &mut Reader<'_>) {
             "Raise it, or lower the other two",
         );
     }
-}
-
-fn cors(reader: &mut Reader<'_>) -> String {
-    let text = reader.text("CORS").unwrap_or_default();
-    if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        reader.problem("CORS", "not a header value", "Use * or an origin such as https://shop.example");
+    if config.max_queue_bytes as u64 > config.limits.max_queued_bytes {
+        reader.problem(
+            "MAX_QUEUED_BYTES_PER_SHARD",
+            "smaller than MAX_QUEUE_BYTES, so one slow client would be all that a shard can have",
+            "Raise it, or lower MAX_QUEUE_BYTES",
+        );
     }
-    text
 }
 
 fn slow_client(reader: &mut Reader<'_>) -> Vec<SlowClient> {

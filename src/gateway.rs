@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
+use tidegate_shards::auth::{SessionList, Verifier};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
@@ -35,6 +36,7 @@ use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
+use crate::sessions::{Blacklist, BlacklistSources};
 use crate::{check, limits, takeover};
 
 /// Events that may wait for one shard; beyond, ingress waits.
@@ -64,6 +66,7 @@ pub struct Gateway {
     stop: Stop,
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
+    blacklist: Arc<Blacklist>,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     draining: Arc<AtomicBool>,
@@ -157,8 +160,22 @@ impl Gateway {
             segment_bytes: SEGMENT_BYTES,
             history_bytes: config.history_bytes,
         };
-        let apis = Apis::open(&api_sources(config, cores.len()))?;
+        let blacklist = Blacklist::open(&BlacklistSources {
+            kafka: config.kafka.as_ref().map(|settings| (settings, config.sessions.topic.as_str())),
+            state_dir: config.proxy.state_dir.as_deref(),
+        })?;
+        let apis = Apis::open(&api_sources(config, cores.len())).inspect_err(|_| blacklist.stop())?;
+        blacklist.wait_until_read_back();
+        let stop_following = || {
+            apis.stop();
+            blacklist.stop();
+        };
         let mut settings = shard_settings(config, cores.len());
+        settings.sessions = Arc::clone(blacklist.table());
+        settings.verifier = config.tokens.as_ref().map(|tokens| {
+            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
+            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
+        });
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -175,7 +192,7 @@ impl Gateway {
             peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
         let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
-            .inspect_err(|_| apis.stop())
+            .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
@@ -191,6 +208,7 @@ impl Gateway {
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
+                blacklist: Some(Arc::clone(&blacklist)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
                 draining: Arc::clone(&draining),
@@ -198,13 +216,14 @@ impl Gateway {
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
+            blacklist: Arc::clone(&blacklist),
             sink,
             limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
         });
         let control = match control {
             Ok(control) => control,
             Err(error) => {
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -214,7 +233,7 @@ impl Gateway {
             Ok(ingress) => ingress,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 shut_down(node);
                 return Err(error);
             }
@@ -223,7 +242,7 @@ impl Gateway {
             Ok(replies) => replies,
             Err(error) => {
                 control.stop();
-                apis.stop();
+                stop_following();
                 stop.request();
                 shut_down(node);
                 return Err(error);
@@ -233,13 +252,27 @@ impl Gateway {
             && let Err(error) = nodes.start(config, node.holders(), desk)
         {
             control.stop();
-            apis.stop();
+            stop_following();
             stop.request();
             shut_down(node);
             return Err(error);
         }
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, requests, replies, draining, nodes })
+        Ok(Self {
+            addresses,
+            cores,
+            node,
+            control,
+            ingress,
+            stop,
+            producer,
+            apis,
+            blacklist,
+            requests,
+            replies,
+            draining,
+            nodes,
+        })
     }
 
     /// Where it listens.
@@ -255,6 +288,7 @@ impl Gateway {
         }
         self.control.stop();
         self.apis.stop();
+        self.blacklist.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -334,7 +368,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
     let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
     ShardSettings {
         listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
-        cors: config.cors.as_str().into(),
+        cors: config.cors.clone(),
         extractors: Arc::clone(&config.extractors),
         strict_constraints: config.strict_constraints,
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
@@ -350,7 +384,12 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         token_key,
         node_id,
         proxy: proxy_settings(config, shards as usize, node_id),
+        limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
+        verifier: None,
+        sessions: Arc::default(),
+        end_at_token_expiry: config.sessions.end_at_token_expiry,
+        subscription_mode: config.sessions.mode,
         spin_us: config.spin_us,
     }
 }

@@ -1,4 +1,5 @@
-//! What ingress and egress share about Kafka: the settings of librdkafka, and whether the brokers can be reached.
+//! What ingress and egress share about Kafka: the settings of librdkafka, whether the brokers can be reached, and topics that
+//! keep what nodes share.
 
 pub mod compacted;
 mod polled;

@@ -2,7 +2,7 @@
 //!
 //! One event's way through this crate: [`ingress`] takes it from its source (Kafka, or the local hub) and hands it to the
 //! shards (crate `tidegate-shards`), which bring it to their clients. What clients publish leaves through [`egress`] or
-//! the local hub. [`proxy`] keeps the API definitions, [`replies`] brings back the answers of services. [`control`] serves the internal port. [`gateway`] assembles the threads; [`config`] says how.
+//! the local hub. [`proxy`] keeps the API definitions, [`replies`] brings back the answers of services. [`sessions`] keeps the blacklist. [`control`] serves the internal port. [`gateway`] assembles the threads; [`config`] says how.
 //! Read in the order `config`, `gateway`, `ingress`, `egress`, `control`, `check`.
 
 pub mod check;
@@ -20,6 +20,7 @@ pub mod logging;
 pub mod nodes;
 pub mod proxy;
 pub mod replies;
+pub mod sessions;
 pub mod signals;
 pub mod systemd;
 pub mod takeover;

@@ -24,6 +24,7 @@ use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::clock;
 use tidegate_shards::mailbox::{PollAnswer, SetOutcome};
 use tidegate_shards::peers::{CallKey, Peers, Unreachable};
+use tidegate_shards::shard::identity::Identity;
 use tidegate_shards::subscription::Subscription;
 use tidegate_shards::token::ConnectionAddress;
 use tokio::sync::{mpsc, watch};
@@ -33,14 +34,12 @@ pub use wire::{CALL_PREFIX, NodeDesk, PROOF_HEADER};
 
 use crate::config::KafkaSettings;
 use crate::control::AnswerDesk;
-use crate::kafka::compacted::{CompactedLog, Entry};
+use crate::kafka::compacted::{CompactedLog, Entry, Subject};
 
 /// Calls that may wait for the thread that makes them.
 const MAX_WAITING_CALLS: usize = 4_096;
 /// Between two heartbeats; [`EXPIRY_MS`] is several of them.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// How long the end waits for Kafka to take the farewell.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Time for another node to answer what it can answer at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -124,7 +123,7 @@ impl Nodes {
         let log = CompactedLog::start(
             kafka,
             topic,
-            "nodes",
+            Subject { thread: "node-log", records: "nodes" },
             Box::new(move |entry| {
                 if let Some(nodes) = follower.upgrade() {
                     nodes.take_entry(&entry);
@@ -224,8 +223,9 @@ impl Nodes {
                 }
             }
         }
-        if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, log.delete(&id)).await {
-            tracing::debug!(%error, "Kafka did not take this node's farewell");
+        // The log's end waits until Kafka has it.
+        if let Err(error) = log.post(&id, None) {
+            tracing::debug!(%error, "Kafka can't take this node's farewell");
         }
     }
 
@@ -298,6 +298,7 @@ impl Peers for Nodes {
         &self,
         at: ConnectionAddress,
         subscriptions: Vec<Subscription>,
+        identity: Identity,
         reply: oneshot::Sender<Result<SetOutcome, Unreachable>>,
     ) {
         let outcome = match self.directory().find(at.node) {
@@ -307,7 +308,7 @@ impl Peers for Nodes {
         };
         match outcome {
             Ok(to) => {
-                let body = wire::set_request(at, &subscriptions);
+                let body = wire::set_request(at, &subscriptions, &identity);
                 let reply = Box::new(move |answer: Option<(StatusCode, Bytes)>| {
                     let outcome = answer.map_or(Err(Unreachable), |(status, body)| wire::set_outcome(status, &body));
                     let _nobody_waits_any_more = reply.send(outcome);

@@ -4,13 +4,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidegate_shards::claims::automatic;
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::index::{Fields, Index};
 use tidegate_shards::pointer::JsonPointer;
 use tidegate_shards::subscription::{
-    Duplicates, Subscription, compile, echo, parse_list, parse_put_body, parse_query_parameter, unite,
+    Duplicates, Subscription, SubscriptionMode, compile, echo, in_force, parse_list, parse_put_body, parse_query_parameter,
+    unite,
 };
 use tidegate_shards::value::canonicalize;
 
@@ -34,8 +35,9 @@ fuzz_target!(|input: &[u8]| {
     let manual = parse_query_parameter(list_json, true).unwrap_or_default();
     check_echo(&manual);
 
-    let claims: Value = serde_json::from_slice(claims_json).unwrap_or_default();
+    let claims: Map<String, Value> = serde_json::from_slice(claims_json).unwrap_or_default();
     let automatic = automatic(&claims, &extractors);
+    check_restriction(&automatic, &manual);
     let Ok(united) = unite(automatic, manual, Duplicates::Drop, 1_000) else { return };
     let compiled: Vec<_> =
         united.iter().filter_map(|subscription| compile(subscription, &extractors, false).ok()).collect();
@@ -62,6 +64,17 @@ impl Fields for NoFields {
 
     fn get(&self, _: usize) -> (u16, &[u8]) {
         unreachable!("there are no fields")
+    }
+}
+
+/// Nothing is in force that the token doesn't give.
+fn check_restriction(automatic: &[Subscription], manual: &[Subscription]) {
+    let restricted =
+        in_force(SubscriptionMode::Restrict, automatic.to_vec(), manual.to_vec(), Duplicates::Keep, usize::MAX);
+    for subscription in restricted.unwrap_or_default() {
+        let given = automatic.iter().find(|given| given.event_type == subscription.event_type);
+        let given = given.expect("a type that the token gives");
+        assert!(!subscription.one_of.is_empty() || given.one_of.is_empty(), "a restriction that opens everything");
     }
 }
 

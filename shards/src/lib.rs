@@ -10,12 +10,15 @@
 //! 5. `runtime` is the event loop around it, the only place that names glommio: it accepts sockets, reads heads ([`head`],
 //!    [`query`], [`cookie`]), speaks [`ws`] and [`sse`], and serves the rest through hyper.
 //!
-//! Subscriptions come in through [`subscription`] (and [`claims`]), connections are named by [`token`], time passes through
-//! the wheel of `tidegate_reactive` and [`rate`], long polling keeps its events in [`longpoll`]. [`node`] starts all shards. Events published over HTTP
+//! Subscriptions come in through [`subscription`] (and [`claims`], by way of a [`bearer`]'s tokens), connections are named by [`token`], time passes through
+//! the wheel of `tidegate_reactive` and [`rate`], [`limits`] bound what a client may take ([`proxy_protocol`] says who it is), long polling keeps its events in [`longpoll`].
+//! [`sessions`] says who is blacklisted. [`node`] starts all shards. Events published over HTTP
 //! leave through [`publication`] and [`submit`]. Every other request is the API proxy's: [`proxy`] decides, `runtime` carries.
 //!
 //! Everything but `runtime` is a state machine without event loop: bytes and time are passed in.
 
+pub mod auth;
+pub mod bearer;
 pub mod bell;
 pub mod claims;
 pub mod clock;
@@ -25,6 +28,7 @@ pub mod extractor;
 pub mod head;
 pub mod index;
 pub mod interest;
+pub mod limits;
 pub mod listener;
 pub mod longpoll;
 pub mod mailbox;
@@ -34,6 +38,7 @@ pub mod node;
 pub mod peers;
 pub mod pointer;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod publication;
 pub mod publisher;
 pub mod query;
@@ -42,6 +47,7 @@ pub mod rate;
 pub mod record;
 mod runtime;
 pub mod segment;
+pub mod sessions;
 pub mod settings;
 pub mod shard;
 pub mod sse;

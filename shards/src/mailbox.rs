@@ -15,6 +15,7 @@ use crate::proxy::stored::StoreCall;
 use crate::proxy::table::ApiTable;
 use crate::record::Range;
 use crate::segment::Segment;
+use crate::shard::identity::Identity;
 use crate::subscription::Subscription;
 
 /// Control messages that may wait for one shard.
@@ -44,6 +45,8 @@ pub enum Control {
         generation: u32,
         /// The new list.
         subscriptions: Vec<Subscription>,
+        /// Whose it is by the tokens of the call.
+        identity: Identity,
         /// Resolves once they are in force.
         reply: oneshot::Sender<SetOutcome>,
     },

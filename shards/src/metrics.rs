@@ -82,8 +82,26 @@ pub struct ShardMetrics {
     pub connections_http: Cell,
     /// Connections accepted since the start.
     pub connections_accepted: Cell,
-    /// Connections refused by the rate limit.
+    /// Connections refused because too many came in a minute.
     pub connections_refused: Cell,
+    /// Connections refused because the node holds as many as it may.
+    pub connections_refused_full: Cell,
+    /// Connections refused because their address holds as many as it may.
+    pub connections_refused_address: Cell,
+    /// Connections ended because their request head did not come in time.
+    pub connections_timed_out: Cell,
+    /// Connections ended because the shard had too much waiting, and they most of all.
+    pub connections_shed: Cell,
+    /// HTTP/2 connections ended because they took too many requests back.
+    pub connections_resetting: Cell,
+    /// WebSockets refused because of the page that wanted to open them.
+    pub origins_refused: Cell,
+    /// Requests refused because their address sends too many.
+    pub requests_limited_address: Cell,
+    /// Requests refused because their credential sends too many.
+    pub requests_limited_token: Cell,
+    /// Request bodies given up because they came too slowly.
+    pub bodies_timed_out: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
     /// Events left out of slow clients' queues, with a notice to the client.
@@ -92,6 +110,10 @@ pub struct ShardMetrics {
     pub events_conflated: Cell,
     /// Streams and sessions told to go elsewhere, because the node drains.
     pub connections_moved: Cell,
+    /// Connections ended because their session was blacklisted.
+    pub connections_killed: Cell,
+    /// Connections ended because their token had expired.
+    pub connections_expired: Cell,
     /// Gauge: subscriptions in force.
     pub subscriptions: Cell,
     /// Constraints accepted on fields without extractor.
@@ -138,10 +160,21 @@ impl Default for ShardMetrics {
             connections_http: cell(),
             connections_accepted: cell(),
             connections_refused: cell(),
+            connections_refused_full: cell(),
+            connections_refused_address: cell(),
+            connections_timed_out: cell(),
+            connections_shed: cell(),
+            connections_resetting: cell(),
+            origins_refused: cell(),
+            requests_limited_address: cell(),
+            requests_limited_token: cell(),
+            bodies_timed_out: cell(),
             connections_slow: cell(),
             events_dropped: cell(),
             events_conflated: cell(),
             connections_moved: cell(),
+            connections_killed: cell(),
+            connections_expired: cell(),
             subscriptions: cell(),
             constraints_ignored: cell(),
             requests_malformed: cell(),

@@ -19,6 +19,7 @@ use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
 use crate::runtime::{self, Resolver, ShardThread};
 use crate::settings::ShardSettings;
+use crate::shard::identity::Identity;
 use crate::submit::Sinks;
 use crate::subscription::Subscription;
 use crate::token::ConnectionAddress;
@@ -241,7 +242,7 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Replaces the subscriptions of a connection; the receiver is dropped if there is no such shard.
+    /// Replaces the subscriptions of a connection, and notes whose it is; the receiver is dropped if there is no such shard.
     ///
     /// # Errors
     /// [`ControlFull`] when the shard is far behind.
@@ -249,10 +250,11 @@ impl Holders {
         &self,
         at: ConnectionAddress,
         subscriptions: Vec<Subscription>,
+        identity: Identity,
     ) -> Result<oneshot::Receiver<SetOutcome>, ControlFull> {
         let ConnectionAddress { slot, generation, .. } = at;
         let (reply, outcome) = oneshot::channel();
-        self.send(at, Control::SetSubscriptions { slot, generation, subscriptions, reply })?;
+        self.send(at, Control::SetSubscriptions { slot, generation, subscriptions, identity, reply })?;
         Ok(outcome)
     }
 

@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::mailbox::{PollAnswer, SetOutcome};
+use crate::shard::identity::Identity;
 use crate::subscription::Subscription;
 use crate::token::ConnectionAddress;
 
@@ -23,11 +24,12 @@ pub struct Unreachable;
 
 /// Reaches connections that live on other nodes. Neither call blocks; a dropped reply means [`Unreachable`].
 pub trait Peers: Send + Sync + 'static {
-    /// Replaces the subscriptions of a connection, checked already.
+    /// Replaces the subscriptions of a connection, checked already, and notes whose it is by the tokens of the call.
     fn set_subscriptions(
         &self,
         at: ConnectionAddress,
         subscriptions: Vec<Subscription>,
+        identity: Identity,
         reply: oneshot::Sender<Result<SetOutcome, Unreachable>>,
     );
 

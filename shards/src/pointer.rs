@@ -1,6 +1,6 @@
 //! JSON Pointers (RFC 6901): where in an event, or in a token's claims, a field is found.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A parsed JSON Pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +40,24 @@ impl JsonPointer {
 
     /// What the pointer finds in `document`; `None` if a member or element is absent, or a scalar is in the way.
     pub fn resolve<'v>(&self, document: &'v Value) -> Option<&'v Value> {
-        self.tokens.iter().try_fold(document, |value, token| match value {
-            Value::Object(members) => members.get(&**token),
-            Value::Array(elements) => elements.get(array_index(token)?),
-            _ => None,
-        })
+        self.tokens.iter().try_fold(document, |value, token| step(value, token))
+    }
+}
+
+impl JsonPointer {
+    /// What the pointer finds below these members; `None` for the whole, and where [`Self::resolve`] finds nothing.
+    pub fn resolve_in<'v>(&self, members: &'v Map<String, Value>) -> Option<&'v Value> {
+        let (first, rest) = self.tokens.split_first()?;
+        rest.iter().try_fold(members.get(&**first)?, |value, token| step(value, token))
+    }
+}
+
+/// One reference token further down.
+fn step<'v>(value: &'v Value, token: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(members) => members.get(token),
+        Value::Array(elements) => elements.get(array_index(token)?),
+        _ => None,
     }
 }
 

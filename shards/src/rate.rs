@@ -29,6 +29,12 @@ impl ConnectionRate {
         self.admitted += u32::from(admits);
         admits
     }
+
+    /// Seconds until the minute after `now_ms` begins, rounded up.
+    #[must_use]
+    pub const fn next_minute_s(now_ms: u64) -> u64 {
+        (WINDOW_MS - now_ms % WINDOW_MS).div_ceil(1_000)
+    }
 }
 
 #[cfg(test)]
@@ -53,6 +59,11 @@ mod tests {
         assert!(rate.admit(0));
         assert!((0..1_000).all(|_| !rate.admit(1)));
         assert!(rate.admit(60_000));
+    }
+
+    #[test]
+    fn the_next_minute_begins_within_a_minute() {
+        assert_eq!([0, 1, 59_000, 59_999, 60_000].map(ConnectionRate::next_minute_s), [60, 60, 1, 1, 60]);
     }
 
     #[test]

@@ -5,9 +5,14 @@ use std::sync::Arc;
 
 use tidegate_reactive::correlation::CorrelationKey;
 
+use crate::auth::Verifier;
 use crate::extractor::Extractors;
+use crate::limits::LimitSettings;
+use crate::limits::origin::Cors;
 use crate::proxy::table::ApiTable;
 use crate::queue::SlowClient;
+use crate::sessions::SessionTable;
+use crate::subscription::SubscriptionMode;
 use crate::token::TokenKey;
 
 /// Settings that every shard of a node shares; nothing in here changes after the start.
@@ -15,8 +20,8 @@ use crate::token::TokenKey;
 pub struct ShardSettings {
     /// Addresses of the inbound port; every shard binds each with `SO_REUSEPORT`.
     pub listen: Vec<SocketAddr>,
-    /// Value of `access-control-allow-origin` on Tidegate's own answers (`CORS`).
-    pub cors: Box<str>,
+    /// `access-control-allow-origin` on Tidegate's own answers (`CORS`).
+    pub cors: Cors,
     /// Extractors in force (`EXTRACTORS`).
     pub extractors: Arc<Extractors>,
     /// Refuse constraints on fields without extractor (`STRICT_CONSTRAINTS`).
@@ -50,8 +55,18 @@ pub struct ShardSettings {
     pub echo_endpoint: bool,
     /// Spin for this long before a shard sleeps, in microseconds; 0 never spins (`--spin`).
     pub spin_us: u64,
+    /// Verifies tokens (`JWT_SECRET_KEY`); without it, every token is refused.
+    pub verifier: Option<Arc<Verifier>>,
+    /// Blacklisted sessions.
+    pub sessions: Arc<SessionTable>,
+    /// A connection ends when its token expires (`END_AT_TOKEN_EXPIRY`).
+    pub end_at_token_expiry: bool,
+    /// Manual subscriptions can only narrow the automatic ones (`AUTO_SUBSCRIPTIONS`).
+    pub subscription_mode: SubscriptionMode,
     /// Settings of the API proxy.
     pub proxy: ProxySettings,
+    /// Limits on what clients may take, and who they are.
+    pub limits: LimitSettings,
 }
 
 /// What the API proxy of every shard is told at start.
@@ -97,7 +112,7 @@ impl Default for ShardSettings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
-            cors: "*".into(),
+            cors: Cors::Fixed("*".into()),
             extractors: Arc::default(),
             strict_constraints: false,
             max_connections_per_minute: 5_000,
@@ -114,7 +129,12 @@ impl Default for ShardSettings {
             node_id: 1,
             echo_endpoint: false,
             spin_us: 0,
+            verifier: None,
+            sessions: Arc::default(),
+            end_at_token_expiry: true,
+            subscription_mode: SubscriptionMode::Unite,
             proxy: ProxySettings::default(),
+            limits: LimitSettings::default(),
         }
     }
 }

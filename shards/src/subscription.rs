@@ -6,12 +6,14 @@
 
 mod echo;
 mod parse;
+mod restrict;
 
 #[cfg(test)]
 mod tests;
 
 pub use echo::echo;
 pub use parse::{parse_list, parse_put_body, parse_query_parameter};
+use restrict::restrict;
 
 use crate::extractor::Extractors;
 use crate::value::{CANONICAL_NULL, canonicalize};
@@ -101,6 +103,38 @@ pub enum Duplicates {
     Drop,
     /// All stay: RIG's way on the PUT.
     Keep,
+}
+
+/// What manual subscriptions may do beside automatic ones (`AUTO_SUBSCRIPTIONS`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubscriptionMode {
+    /// They add what they ask for: RIG's way.
+    #[default]
+    Unite,
+    /// They can only narrow what the token gives.
+    Restrict,
+}
+
+/// The list that comes into force: the automatic subscriptions first, then the manual ones; or, restricted, the automatic ones
+/// narrowed by the manual ones.
+///
+/// # Errors
+/// As [`unite`].
+pub fn in_force(
+    mode: SubscriptionMode,
+    automatic: Vec<Subscription>,
+    manual: Vec<Subscription>,
+    duplicates: Duplicates,
+    limit: usize,
+) -> Result<Vec<Subscription>, SubscriptionError> {
+    match mode {
+        SubscriptionMode::Unite => unite(automatic, manual, duplicates, limit),
+        SubscriptionMode::Restrict => {
+            // The limits of the manual ones hold, whatever becomes of them.
+            let manual = unite(Vec::new(), manual, duplicates, limit)?;
+            unite(restrict(automatic, &manual)?, Vec::new(), Duplicates::Drop, limit)
+        }
+    }
 }
 
 /// Puts the automatic subscriptions in front of the manual ones.

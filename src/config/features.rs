@@ -11,10 +11,6 @@ pub const LATER_VERSION: &str = "a later version";
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("TLS listeners", &["INBOUND_HTTPS_PORT", "API_HTTPS_PORT", "HTTPS_KEYFILE", "HTTPS_KEYFILE_PASS"]),
     (
-        "token verification and automatic subscriptions",
-        &["JWT_SECRET_KEY", "JWT_ALG", "JWT_SESSION_FIELD", "AUTO_SUBSCRIPTIONS"],
-    ),
-    (
         "answers over Kinesis and NATS",
         &["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT", "PROXY_KINESIS_REQUEST_REGION"],
     ),
@@ -72,13 +68,6 @@ fn refuse_unsafe(reader: &mut Reader<'_>) {
             reader.problem(variable, "unknown check", "Use no_check, jwt_validation or a URL");
         }
     }
-    if reader.text("AUTO_SUBSCRIPTIONS").is_some_and(|text| text.eq_ignore_ascii_case("restrict")) {
-        reader.problem(
-            "AUTO_SUBSCRIPTIONS",
-            format!("this version can't restrict subscriptions by tokens yet, that comes with {LATER_VERSION}"),
-            "Unset it and keep untrusted clients away from this port, or wait for that version",
-        );
-    }
     if reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem(
             "HTTPS_CERTFILE",
@@ -96,16 +85,6 @@ fn validate(reader: &mut Reader<'_>) {
         reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
     }
     reader.switch("KINESIS_ENABLED");
-    let algorithm =
-        reader.word("JWT_ALG", &["hs256", "hs384", "hs512", "rs256", "rs384", "rs512"].map(|name| (name, name)));
-    let key = reader.text("JWT_SECRET_KEY").unwrap_or_default();
-    if algorithm.starts_with("rs") && !key.contains("-----BEGIN") {
-        reader.problem("JWT_SECRET_KEY", "JWT_ALG needs a PEM public key", "Put the PEM text into this variable");
-    }
-    if !reader.text("JWT_SESSION_FIELD").unwrap_or_default().starts_with('/') {
-        reader.problem("JWT_SESSION_FIELD", "not a JSON pointer", "Use a pointer such as /jti");
-    }
-    reader.word("AUTO_SUBSCRIPTIONS", &[("unite", ()), ("restrict", ())]);
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
     if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");

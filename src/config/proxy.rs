@@ -138,7 +138,7 @@ fn ca(reader: &mut Reader<'_>) -> Option<Arc<[u8]>> {
     }
 }
 
-fn topics(reader: &mut Reader<'_>, variable: &'static str) -> Vec<String> {
+pub(super) fn topics(reader: &mut Reader<'_>, variable: &'static str) -> Vec<String> {
     let topics = reader.list(variable);
     for topic in topics.iter().filter(|topic| !is_topic(topic)) {
         reader.problem(

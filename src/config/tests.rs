@@ -17,13 +17,29 @@ fn without_settings_rigs_defaults_are_in_force() {
     let config = valid(&[]);
     assert_eq!((config.inbound_port, config.internal_port), (4000, 4010));
     assert_eq!(config.internal_host, IpAddr::from([127, 0, 0, 1]));
-    assert_eq!(config.cors, "*");
+    assert_eq!(config.cors, Cors::Fixed("*".into()));
     assert_eq!(config.max_connections_per_minute, 5000);
     assert_eq!(config.max_subscriptions, 1000);
     assert_eq!(config.max_body_bytes, 1 << 20);
     assert_eq!(config.header_timeout_ms, 10_000);
     assert!(config.kafka.is_none(), "the hub is local without brokers");
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn by_default_no_limit_refuses_what_rig_would_take() {
+    let limits = valid(&[]).limits;
+    assert_eq!((limits.max_connections, limits.max_connections_per_address), (None, 0));
+    assert_eq!((limits.requests_per_address, limits.requests_per_token), (0, 0));
+    assert!(limits.trusted.is_empty() && !limits.proxy_protocol);
+    assert_eq!(limits.origins, tidegate_shards::limits::origin::AllowedOrigins::Any);
+}
+
+#[test]
+fn proxies_are_trusted_by_address_and_network() {
+    let limits = valid(&[("TRUSTED_PROXIES", "10.0.0.0/8, 2001:db8::1"), ("PROXY_PROTOCOL", "true")]).limits;
+    assert!(limits.proxy_protocol && limits.trusted.contains(IpAddr::from([10, 1, 2, 3])));
+    assert!(!limits.trusted.contains(IpAddr::from([11, 1, 2, 3])));
 }
 
 #[test]
@@ -41,6 +57,19 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("CORS", "a\r\nb"),
         ("DRAIN_SECONDS", "soon"),
         ("TAKEOVER", "maybe"),
+        ("CORS", "https://a.example, *"),
+        ("ALLOWED_ORIGINS", "shop.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("CLIENT_ADDRESS_HEADER", "x-real-ip"),
+        ("PROXY_PROTOCOL", "true"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "x"),
+        ("MAX_REQUESTS_PER_SECOND_PER_ADDRESS", "-1"),
+        ("MAX_REQUESTS_PER_SECOND_PER_TOKEN", "0.5"),
+        ("REQUEST_BURST_SECONDS", "0"),
+        ("MAX_HTTP2_RESETS", "0"),
+        ("MAX_QUEUED_BYTES_PER_SHARD", "1048576"),
+        ("MIN_BODY_BYTES_PER_SECOND", "slow"),
         ("SHARDS", "0"),
         ("CPUS", "7-0"),
         ("SPIN", "-1"),
@@ -76,6 +105,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("SUBSCRIPTION_CHECK", "sometimes"),
         ("SUBMISSION_CHECK", "sometimes"),
         ("AUTO_SUBSCRIPTIONS", "both"),
+        ("END_AT_TOKEN_EXPIRY", "never"),
+        ("SESSIONS_TOPIC", "a b"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FMT", "foo"),
         ("PROMETHEUS_METRICS_ENABLED", "x"),

@@ -55,7 +55,7 @@ async fn definition(request: Request, max_body_bytes: usize) -> Result<Value, St
 }
 
 /// A missing content type counts as JSON.
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(first) = types.next() else { return true };
     let essence = first.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -85,6 +85,6 @@ fn refused(refusal: &Refusal) -> Response {
     }
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }

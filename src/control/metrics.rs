@@ -9,6 +9,7 @@ use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
+use super::refusals;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
@@ -16,6 +17,7 @@ use crate::kafka::Reachability;
 use crate::nodes::Nodes;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::sessions::Blacklist;
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct MetricSources {
     pub nodes: Option<Arc<Nodes>>,
     /// Whether the node moves its clients away.
     pub draining: Arc<AtomicBool>,
+    /// Blacklisted sessions.
+    pub blacklist: Option<Arc<Blacklist>>,
 }
 
 impl MetricSources {
@@ -48,7 +52,9 @@ impl MetricSources {
         self.write_ingress(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
+        self.write_blacklist(&mut page);
         self.write_shards(&mut page);
+        refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
         if let Some(nodes) = &self.nodes {
             let counts = nodes.counts();
@@ -179,6 +185,33 @@ impl MetricSources {
         });
     }
 
+    fn write_blacklist(&self, page: &mut Page) {
+        let Some(blacklist) = &self.blacklist else { return };
+        let counts = blacklist.counts();
+        let labels = [("name", "Elixir.SessionBlacklist")];
+        for (name, help, items) in [
+            ("rig_distributed_set_items_total", "Blacklisted sessions, expired ones too.", counts.total),
+            ("rig_distributed_set_items_current", "Blacklisted sessions that have not expired.", counts.current),
+        ] {
+            page.family(name, Kind::Gauge, help);
+            page.sample(name, &labels, items);
+        }
+        for (name, help, count) in [
+            (
+                "tidegate_sessions_malformed_total",
+                "Records in the topic of blacklisted sessions that are no entries.",
+                counts.malformed,
+            ),
+            (
+                "tidegate_sessions_refused_total",
+                "Sessions blacklisted by other nodes for which this one had no place.",
+                counts.refused,
+            ),
+        ] {
+            page.single(name, Kind::Counter, help, count);
+        }
+    }
+
     fn write_shards(&self, page: &mut Page) {
         let subscriptions: u64 = self.shards.iter().map(|shard| shard.subscriptions.get()).sum();
         page.single("rig_subscriptions_total", Kind::Gauge, "Subscriptions in force.", subscriptions);
@@ -198,9 +231,6 @@ impl MetricSources {
         const CELLS: &[Entry] = &[
             ("tidegate_connections_accepted_total", Kind::Counter, "Connections accepted.", |shard| {
                 &shard.connections_accepted
-            }),
-            ("tidegate_connections_refused_total", Kind::Counter, "Connections over the rate limit.", |shard| {
-                &shard.connections_refused
             }),
             (
                 "tidegate_connections_slow_total",
@@ -225,6 +255,18 @@ impl MetricSources {
                 Kind::Counter,
                 "Streams and sessions told to go elsewhere.",
                 |shard| &shard.connections_moved,
+            ),
+            (
+                "tidegate_connections_killed_total",
+                Kind::Counter,
+                "Connections ended because their session was blacklisted.",
+                |shard| &shard.connections_killed,
+            ),
+            (
+                "tidegate_connections_expired_total",
+                Kind::Counter,
+                "Connections ended because their token had expired.",
+                |shard| &shard.connections_expired,
             ),
             ("tidegate_subscriptions", Kind::Gauge, "Subscriptions in force.", |shard| &shard.subscriptions),
             (
@@ -330,6 +372,7 @@ mod tests {
             apis: None,
             nodes: None,
             draining: Arc::default(),
+            blacklist: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };
@@ -354,6 +397,8 @@ mod tests {
             "tidegate_kafka_connected 0",
             "tidegate_draining 0",
             "tidegate_connections_moved_total{shard=\"1\"} 0",
+            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
+            "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
         }

@@ -13,8 +13,9 @@ use tidegate_shards::submit::{EventSink, SubmitError};
 
 use super::exposition::CONTENT_TYPE;
 use super::messages::{self, Refusal};
-use super::{AnswerDesk, Health, MetricSources, apis, responses};
+use super::{AnswerDesk, Health, MetricSources, apis, responses, sessions};
 use crate::proxy::Apis;
+use crate::sessions::Blacklist;
 
 /// What the calls need.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub(super) struct Api {
     pub(super) health: Health,
     pub(super) metrics: Option<MetricSources>,
     pub(super) apis: Arc<Apis>,
+    pub(super) blacklist: Arc<Blacklist>,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) desk: AnswerDesk,
     pub(super) limits: EventLimits,
@@ -53,10 +55,16 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
                 Err(status) => bad_request(status),
             }
         }
-        (path, _) => match path.strip_prefix("/v3/apis").or_else(|| path.strip_prefix("/v2/apis")) {
-            Some(below) => apis::answer(&api.apis, below, request, api.limits.max_body_bytes).await,
-            None => not_found(),
-        },
+        (path, _) => {
+            let below = |call| path.strip_prefix("/v3").or_else(|| path.strip_prefix("/v2"))?.strip_prefix(call);
+            if let Some(below) = below("/apis") {
+                apis::answer(&api.apis, below, request, api.limits.max_body_bytes).await
+            } else if let Some(below) = below("/session-blacklist") {
+                sessions::answer(&api.blacklist, &path[..path.len() - below.len()], below, request).await
+            } else {
+                not_found()
+            }
+        }
     }
 }
 

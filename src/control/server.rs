@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::router::{Api, router};
 use super::{AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
+use crate::sessions::Blacklist;
 use crate::takeover;
 
 /// How long open calls may go on after the stop.
@@ -30,6 +31,8 @@ pub struct ControlParts {
     pub metrics: Option<MetricSources>,
     /// API definitions.
     pub apis: Arc<Apis>,
+    /// Blacklisted sessions.
+    pub blacklist: Arc<Blacklist>,
     /// Where published events go.
     pub sink: Arc<dyn EventSink>,
     /// Takes answers of services.
@@ -73,8 +76,8 @@ impl Control {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let ControlParts { health, metrics, apis, sink, desk, limits, .. } = parts;
-        let api = Api { health, metrics, apis, sink, desk, limits };
+        let ControlParts { health, metrics, apis, blacklist, sink, desk, limits, .. } = parts;
+        let api = Api { health, metrics, apis, blacklist, sink, desk, limits };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(listener, api, stopped)) {
                 tracing::error!(%error, "the internal port has ended");

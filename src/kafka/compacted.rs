@@ -1,5 +1,5 @@
-//! A compacted topic that all nodes follow and write to: key = id, value = the record as JSON. They share what stands in it, and
-//! it outlives them all. API definitions live in one, the addresses of nodes in another.
+//! A compacted topic that all nodes follow, so that they share what is in it and it outlives them all: key = id, value = a
+//! record. API definitions are kept in one, blacklisted sessions in another.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,8 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::{LogContext, client_config};
 use crate::config::KafkaSettings;
-use crate::kafka::{LogContext, client_config};
 
 /// The one partition: all changes are in one order.
 const PARTITION: i32 = 0;
@@ -43,6 +43,18 @@ pub enum Entry<'a> {
     End,
 }
 
+/// What is in a topic, for logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// Name of the thread that follows.
+    pub thread: &'static str,
+    /// The records, in the plural.
+    pub records: &'static str,
+}
+
+/// Resolves with the offset of a record.
+type Delivered = oneshot::Receiver<KafkaResult<i64>>;
+
 /// Takes what the follower tells, on its thread.
 pub type Follower = Box<dyn FnMut(Entry<'_>) + Send>;
 
@@ -50,11 +62,12 @@ pub type Follower = Box<dyn FnMut(Entry<'_>) + Send>;
 pub struct CompactedLog {
     settings: KafkaSettings,
     topic: String,
-    what: &'static str,
+    subject: Subject,
     producer: OnceLock<ThreadedProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     caught_up: Mutex<Receiver<()>>,
+    started: Instant,
 }
 
 impl std::fmt::Debug for CompactedLog {
@@ -64,11 +77,11 @@ impl std::fmt::Debug for CompactedLog {
 }
 
 impl CompactedLog {
-    /// Starts to follow the topic. Kafka may be out of reach. `what` names the records in the log, and the thread.
+    /// Starts to follow the topic. Kafka may be out of reach.
     ///
     /// # Errors
     /// librdkafka refuses a setting, or the thread can't be started.
-    pub fn start(settings: &KafkaSettings, topic: &str, what: &'static str, follower: Follower) -> io::Result<Self> {
+    pub fn start(settings: &KafkaSettings, topic: &str, subject: Subject, follower: Follower) -> io::Result<Self> {
         let mut config = client_config(settings);
         config
             // Needed to assign a partition; no group is joined, and nothing is committed.
@@ -86,29 +99,28 @@ impl CompactedLog {
         let following = Following {
             settings: settings.clone(),
             topic: topic.to_owned(),
-            what,
+            subject,
             stop: Arc::clone(&stop),
             follower,
             caught_up: Some(tell),
         };
-        let thread = thread::Builder::new()
-            .name(format!("{}-topic", what.replace(' ', "-")))
-            .spawn(move || following.run(&consumer))?;
+        let thread = thread::Builder::new().name(subject.thread.to_owned()).spawn(move || following.run(&consumer))?;
         Ok(Self {
             settings: settings.clone(),
             topic: topic.to_owned(),
-            what,
+            subject,
             producer: OnceLock::new(),
             stop,
             thread: Mutex::new(Some(thread)),
             caught_up: Mutex::new(caught_up),
+            started: Instant::now(),
         })
     }
 
-    /// Waits, a bounded time, until everything stored has been read; false if it hasn't.
+    /// Waits, a bounded time from the start, until everything stored has been read; false if it hasn't.
     pub fn wait_until_read_back(&self) -> bool {
         let caught_up = self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
-        caught_up.recv_timeout(READ_BACK_TIMEOUT).is_ok()
+        caught_up.recv_timeout(READ_BACK_TIMEOUT.saturating_sub(self.started.elapsed())).is_ok()
     }
 
     /// Writes a record; resolves with its offset once all in-sync replicas have it.
@@ -116,24 +128,23 @@ impl CompactedLog {
     /// # Errors
     /// Kafka refuses it, or is out of reach.
     pub async fn write(&self, id: &str, record: &[u8]) -> KafkaResult<i64> {
-        self.send(id, Some(record)).await
+        self.send(id, Some(record))?.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
-    /// Writes a tombstone, as [`Self::write`].
+    /// Writes a record, or a tombstone, and doesn't wait for what becomes of it.
     ///
     /// # Errors
-    /// See [`Self::write`].
-    pub async fn delete(&self, id: &str) -> KafkaResult<i64> {
-        self.send(id, None).await
+    /// The producer's queue is full.
+    pub fn post(&self, id: &str, record: Option<&[u8]>) -> KafkaResult<()> {
+        self.send(id, record).map(drop)
     }
 
-    async fn send(&self, id: &str, value: Option<&[u8]>) -> KafkaResult<i64> {
+    fn send(&self, id: &str, record: Option<&[u8]>) -> KafkaResult<Delivered> {
         let (answer, delivered) = oneshot::channel();
-        let mut record: BaseRecord<'_, str, [u8], _> =
-            BaseRecord::with_opaque_to(&self.topic, Box::new(answer)).partition(PARTITION).key(id);
-        record.payload = value;
-        self.producer()?.send(record).map_err(|(error, _)| error)?;
-        delivered.await.unwrap_or(Err(KafkaError::Canceled))
+        let mut message = BaseRecord::with_opaque_to(&self.topic, Box::new(answer)).partition(PARTITION).key(id);
+        message.payload = record;
+        self.producer()?.send(message).map_err(|(error, _)| error)?;
+        Ok(delivered)
     }
 
     fn producer(&self) -> KafkaResult<&ThreadedProducer<Deliveries>> {
@@ -157,12 +168,12 @@ impl CompactedLog {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(what = self.what, "a thread that follows a topic panicked");
+            tracing::error!(thread = self.subject.thread, "the thread that follows a topic panicked");
         }
         if let Some(producer) = self.producer.get()
             && let Err(error) = producer.flush(Duration::from_millis(DELIVERY_TIMEOUT_MS))
         {
-            tracing::warn!(what = self.what, %error, "a change was still unacknowledged at the stop");
+            tracing::warn!(%error, topic = self.topic, "a change was still unacknowledged at the stop");
         }
     }
 }
@@ -198,7 +209,7 @@ impl ProducerContext for Deliveries {
 struct Following {
     settings: KafkaSettings,
     topic: String,
-    what: &'static str,
+    subject: Subject,
     stop: Arc<AtomicBool>,
     follower: Follower,
     caught_up: Option<SyncSender<()>>,
@@ -212,7 +223,7 @@ impl Following {
             .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
             .and_then(|()| consumer.assign(&partitions));
         if let Err(error) = assigned {
-            tracing::error!(topic = self.topic, %error, "{} can't be followed", self.what);
+            tracing::error!(topic = self.topic, %error, "{} can't be followed", self.subject.records);
             return;
         }
         let mut last_error = None;
@@ -238,7 +249,7 @@ impl Following {
                             topic = self.topic,
                             error = text,
                             "{} can't be followed at the moment",
-                            self.what
+                            self.subject.records
                         );
                         last_error = Some(text);
                     }
@@ -264,8 +275,8 @@ impl Following {
                 None => {}
                 Some(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        let topic = &self.topic;
-                        tracing::warn!(topic, %error, "the topic of {} can't be read or made yet; trying again", self.what);
+                        let Self { topic, subject: Subject { records, .. }, .. } = self;
+                        tracing::warn!(topic, %error, "the topic of {records} can't be read or made yet; trying again");
                     }
                     let until = Instant::now() + RETRY;
                     while !self.stopped() && Instant::now() < until {
@@ -292,7 +303,7 @@ impl Following {
         let results = runtime.block_on(admin.create_topics([&topic], &options))?;
         for result in results {
             match result {
-                Ok(_) => tracing::info!(topic = self.topic, "the topic of {} was created", self.what),
+                Ok(_) => tracing::info!(topic = self.topic, "the topic of {} was created", self.subject.records),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(KafkaError::AdminOp(code)),
             }

@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 use tidegate_shards::mailbox::{PollAnswer, SetOutcome};
 use tidegate_shards::node::{ControlFull, Holders};
 use tidegate_shards::peers::{CallKey, Unreachable};
+use tidegate_shards::sessions::Fingerprint;
+use tidegate_shards::shard::identity::Identity;
 use tidegate_shards::subscription::{Subscription, echo, parse_list};
 use tidegate_shards::token::ConnectionAddress;
 
@@ -38,6 +40,9 @@ struct Place {
 struct SetRequest {
     at: Place,
     subscriptions: Box<RawValue>,
+    /// Fingerprints of the sessions of the call's tokens.
+    sessions: Vec<String>,
+    expires_at_s: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,9 +67,10 @@ fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("invariant: numbers and texts become JSON").into()
 }
 
-pub(super) fn set_request(at: ConnectionAddress, subscriptions: &[Subscription]) -> Bytes {
+pub(super) fn set_request(at: ConnectionAddress, subscriptions: &[Subscription], identity: &Identity) -> Bytes {
     let subscriptions = RawValue::from_string(echo(subscriptions)).expect("invariant: the echo is JSON");
-    json(&SetRequest { at: at.into(), subscriptions })
+    let sessions = identity.sessions.iter().map(ToString::to_string).collect();
+    json(&SetRequest { at: at.into(), subscriptions, sessions, expires_at_s: identity.expires_at_s })
 }
 
 pub(super) fn poll_request(at: ConnectionAddress, last_event_id: String) -> Bytes {
@@ -141,7 +147,10 @@ impl NodeDesk {
             Ok(list) => list,
             Err(error) => return Ok((StatusCode::BAD_REQUEST, error.to_string()).into_response()),
         };
-        let outcome = self.holders.set_subscriptions(self.address(request.at), list).map_err(busy)?;
+        let sessions: Option<Vec<_>> = request.sessions.iter().map(|text| Fingerprint::parse(text)).collect();
+        let sessions = sessions.ok_or(StatusCode::UNPROCESSABLE_ENTITY)?;
+        let identity = Identity { sessions, expires_at_s: request.expires_at_s };
+        let outcome = self.holders.set_subscriptions(self.address(request.at), list, identity).map_err(busy)?;
         Ok(match outcome.await {
             Ok(SetOutcome::InForce) => StatusCode::NO_CONTENT.into_response(),
             Ok(SetOutcome::Refused(reason)) => (StatusCode::BAD_REQUEST, reason).into_response(),
@@ -170,8 +179,11 @@ mod tests {
     fn subscriptions_arrive_at_the_other_node_as_they_were() {
         let text = r#"[{"eventType":"greeting","oneOf":[{"name":"J\"ö","n":1e3},{"room":null}]},{"eventType":"x"}]"#;
         let list = parse_list(text).expect("a list");
+        let identity = Identity { sessions: vec![Fingerprint::of("session")], expires_at_s: Some(7) };
         let at = ConnectionAddress { node: 1, shard: 2, slot: 3, generation: 4 };
-        let request: SetRequest = serde_json::from_slice(&set_request(at, &list)).expect("a request");
+        let request: SetRequest = serde_json::from_slice(&set_request(at, &list, &identity)).expect("a request");
+        assert_eq!(request.sessions, [identity.sessions[0].to_string()]);
+        assert_eq!(request.expires_at_s, Some(7));
         assert_eq!((request.at.shard, request.at.slot, request.at.generation), (2, 3, 4));
         assert_eq!(echo(&parse_list(request.subscriptions.get()).expect("a list")), echo(&list));
     }

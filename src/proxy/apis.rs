@@ -18,7 +18,7 @@ use tidegate_shards::proxy::table::ApiTable;
 use super::file::StateFile;
 use super::store::{Change, Record, Refusal, Store};
 use crate::config::KafkaSettings;
-use crate::kafka::compacted::{CompactedLog, Entry};
+use crate::kafka::compacted::{CompactedLog, Entry, Subject};
 
 /// Why a change did not happen, or not in full.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ impl Apis {
         let log = CompactedLog::start(
             settings,
             topic,
-            "API definitions",
+            Subject { thread: "api-log", records: "API definitions" },
             Box::new(move |entry| {
                 if let Some(apis) = follower.upgrade() {
                     apis.take_entry(&entry);

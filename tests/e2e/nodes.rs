@@ -148,7 +148,8 @@ fn only_nodes_may_make_the_calls_of_nodes() {
     let value: serde_json::Value = serde_json::from_str(&value).expect("JSON");
     let port = value["address"].as_str().expect("an address").parse().expect("an address");
     let path = format!("/_tidegate/node/{id}/subscriptions");
-    let body = json!({ "at": { "shard": 0, "slot": 0, "generation": 1 }, "subscriptions": [] });
+    let at = json!({ "shard": 0, "slot": 0, "generation": 1 });
+    let body = json!({ "at": at, "subscriptions": [], "sessions": [], "expires_at_s": null });
     for proof in ["", "0.AAAA", "9999999999.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
         let response = Request::new("POST", &path).header("x-tidegate-proof", proof).json(&body).send_to(port);
         assert_eq!(response.status, 404, "{response:?}");

@@ -41,6 +41,8 @@ pub struct Forwarding<'a> {
     /// `host` of the backend, port included.
     pub host: &'a HeaderValue,
     /// The client's address.
+    pub client: Option<IpAddr>,
+    /// The address that the request came from, which may be a trusted proxy's.
     pub peer: Option<IpAddr>,
     /// This node's address as backends see it.
     pub by: &'a str,
@@ -108,11 +110,11 @@ impl Forwarding<'_> {
         out
     }
 
-    /// `forwarded` (RFC 7239) in place of the client's; `x-forwarded-for` gets the client's address behind what came,
+    /// `forwarded` (RFC 7239) in place of the client's; `x-forwarded-for` gets the address that the request came from behind what came,
     /// `x-forwarded-host` and `-proto` are kept where a proxy in front has set them.
     fn name_the_client(&self, out: &mut HeaderMap) {
         let by = self.by;
-        let forwarded = match self.peer {
+        let forwarded = match self.client {
             Some(IpAddr::V4(address)) => format!("for={address};by={by}"),
             Some(IpAddr::V6(address)) => format!("for=\"[{address}]\";by={by}"),
             None => format!("for=unknown;by={by}"),

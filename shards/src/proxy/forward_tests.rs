@@ -41,6 +41,7 @@ fn forwarded(method: &Method, fields: &[(&str, &str)], change: impl FnOnce(&mut 
         headers: &headers,
         endpoint: &endpoint,
         host: &host,
+        client: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
         peer: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
         by: "10.0.0.1",
         bodiless: true,
@@ -100,9 +101,21 @@ fn the_clients_forwarded_is_replaced_and_its_x_forwarded_for_is_extended() {
     assert_eq!(get(&out, "x-forwarded-for"), ["203.0.113.7, 203.0.113.8, 192.0.2.1"]);
     assert_eq!(get(&out, "x-forwarded-proto"), ["https"]);
     assert_eq!(get(&out, "x-forwarded-host"), ["front"]);
-    let out = forwarded(&Method::GET, &[], |forwarding| forwarding.peer = Some(Ipv6Addr::LOCALHOST.into()));
+    let out = forwarded(&Method::GET, &[], |forwarding| {
+        forwarding.client = Some(Ipv6Addr::LOCALHOST.into());
+        forwarding.peer = forwarding.client;
+    });
     assert_eq!(get(&out, "forwarded"), ["for=\"[::1]\";by=10.0.0.1"]);
     assert_eq!(get(&out, "x-forwarded-for"), ["::1"]);
+}
+
+#[test]
+fn a_client_behind_a_trusted_proxy_is_named_and_the_proxy_is_appended_to_the_chain() {
+    let out = forwarded(&Method::GET, &[("x-forwarded-for", "203.0.113.7")], |forwarding| {
+        forwarding.client = Some(Ipv4Addr::new(203, 0, 113, 7).into());
+    });
+    assert_eq!(get(&out, "forwarded"), ["for=203.0.113.7;by=10.0.0.1"]);
+    assert_eq!(get(&out, "x-forwarded-for"), ["203.0.113.7, 192.0.2.1"]);
 }
 
 #[test]

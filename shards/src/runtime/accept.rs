@@ -1,7 +1,7 @@
 //! Listeners, and the first request head of every accepted socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,9 +14,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::open::{self, Opened};
 use super::{SharedWorld, stream};
+use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus};
+use crate::proxy_protocol::{self, Parsed, Source};
+use crate::shard::admission::Refused;
 use crate::shard::connection::{Address, Closing};
-use crate::shard::socket;
+use crate::shard::{Shard, socket};
 
 /// Connections that may wait to be accepted, per shard.
 const BACKLOG: i32 = 4096;
@@ -96,6 +99,64 @@ pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
     }
 }
 
+/// A connection whose first request head has not come yet.
+#[derive(Default)]
+pub(super) struct Arriving {
+    /// What has come of it.
+    partial: Vec<u8>,
+    /// Whose it is, where that must be known.
+    origin: Option<Box<Origin>>,
+}
+
+/// Where a connection comes from.
+struct Origin {
+    /// The nearest address that is known: the socket's, or what a header of the PROXY protocol has said.
+    peer: Option<IpAddr>,
+    /// Such a header comes first.
+    announced: bool,
+}
+
+impl Arriving {
+    /// Looks where an accepted socket comes from, and counts it for that address.
+    ///
+    /// # Errors
+    /// [`Refused`] where the address holds as many connections as it may.
+    pub(super) fn new(world: &SharedWorld, address: Address, stream: &TcpStream) -> Result<Self, Refused> {
+        let limits = &world.settings.limits;
+        if !limits.needs_address() {
+            return Ok(Self::default());
+        }
+        let peer = peer_of(stream);
+        let announced = limits.proxy_protocol && peer.is_some_and(|peer| limits.trusted.contains(peer));
+        if !announced {
+            count(world, address, peer)?;
+        }
+        Ok(Self { partial: Vec::new(), origin: Some(Box::new(Origin { peer, announced })) })
+    }
+
+    /// The nearest address that is known.
+    pub(super) fn peer(&self, stream: &TcpStream) -> Option<IpAddr> {
+        self.origin.as_ref().map_or_else(|| peer_of(stream), |origin| origin.peer)
+    }
+}
+
+fn peer_of(stream: &TcpStream) -> Option<IpAddr> {
+    stream.peer_addr().ok().map(|address| address.ip().to_canonical())
+}
+
+/// Counts a connection for its address. Those of a trusted proxy are its clients': they count once it says whose they are.
+fn count(world: &SharedWorld, address: Address, peer: Option<IpAddr>) -> Result<(), Refused> {
+    let limits = &world.settings.limits;
+    let Some(peer) = peer.filter(|peer| !limits.trusted.contains(*peer)) else { return Ok(()) };
+    let mut shard = world.shard.borrow_mut();
+    if !limits.places.has_room_for(peer) {
+        shard.refuse(Refused::Address);
+        return Err(Refused::Address);
+    }
+    shard.hold(address, peer);
+    Ok(())
+}
+
 /// What the first bytes of a connection turned out to be.
 pub(super) enum First {
     /// Closed, broken, or too slow.
@@ -108,12 +169,12 @@ pub(super) enum First {
     Http(Bytes),
 }
 
-/// Reads until the first request head is complete. An incomplete one is kept in `partial`.
+/// Reads until the first request head is complete. An incomplete one is kept in `arriving`.
 pub(super) fn poll_first(
     world: &SharedWorld,
     stream: &mut TcpStream,
     address: Address,
-    partial: &mut Vec<u8>,
+    arriving: &mut Arriving,
     cx: &mut Context<'_>,
 ) -> Poll<First> {
     let fd = stream.as_raw_fd();
@@ -125,7 +186,14 @@ pub(super) fn poll_first(
             let mut shard = world.shard.borrow_mut();
             match shard.connections().get_mut(address) {
                 Some(connection) if connection.closing == Closing::No => connection.remember(cx.waker()),
-                _ => return Poll::Ready(First::Gone),
+                Some(connection) => {
+                    let late = connection.deadline_ms <= clock::now_ms();
+                    if late {
+                        timed_out(&shard, fd, !arriving.partial.is_empty());
+                    }
+                    return Poll::Ready(First::Gone);
+                }
+                None => return Poll::Ready(First::Gone),
             }
         }
         let received = if tried {
@@ -145,12 +213,12 @@ pub(super) fn poll_first(
             Ok(0) | Err(_) => return Poll::Ready(First::Gone),
             Ok(received) => received,
         };
-        let first = if partial.is_empty() {
-            first_bytes(world, address, fd, &mut buffer[..received], partial)
+        let first = if arriving.partial.is_empty() {
+            first_bytes(world, address, fd, &mut buffer[..received], arriving)
         } else {
-            partial.extend_from_slice(&buffer[..received]);
-            let mut whole = std::mem::take(partial);
-            first_bytes(world, address, fd, &mut whole, partial)
+            arriving.partial.extend_from_slice(&buffer[..received]);
+            let mut whole = std::mem::take(&mut arriving.partial);
+            first_bytes(world, address, fd, &mut whole, arriving)
         };
         if let Some(first) = first {
             return Poll::Ready(first);
@@ -158,14 +226,50 @@ pub(super) fn poll_first(
     }
 }
 
-/// Looks at the bytes so far. An incomplete head is put into `partial`.
+/// A request head has not come in time; a client that has begun one is told so.
+pub(super) fn timed_out(shard: &Shard, fd: RawFd, begun: bool) {
+    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    shard.metrics().connections_timed_out.add(1);
+    if begun {
+        let _gone = socket::send(fd, ANSWER);
+    }
+}
+
+/// Looks at the bytes so far. An incomplete head is kept in `arriving`.
 fn first_bytes(
     world: &SharedWorld,
     address: Address,
     fd: RawFd,
-    bytes: &mut [u8],
-    partial: &mut Vec<u8>,
+    mut bytes: &mut [u8],
+    arriving: &mut Arriving,
 ) -> Option<First> {
+    let Arriving { partial, origin } = arriving;
+    if let Some(origin) = origin.as_mut().filter(|origin| origin.announced) {
+        match proxy_protocol::parse(bytes) {
+            Ok(Parsed::Partial) => {
+                partial.extend_from_slice(bytes);
+                return None;
+            }
+            Ok(Parsed::Header { len, source }) => {
+                origin.announced = false;
+                match source {
+                    Source::Client(client) => origin.peer = Some(client),
+                    Source::Proxy => {}
+                    Source::Unknown => origin.peer = None,
+                }
+                if let Err(refused) = count(world, address, origin.peer) {
+                    return Some(refuse(fd, &refused.to_response(&world.settings.cors.lines(None))));
+                }
+                bytes = &mut bytes[len..];
+            }
+            Err(error) => {
+                world.shard.borrow().metrics().requests_malformed.add(1);
+                tracing::debug!(shard = world.number, %error, "a connection from a trusted proxy was dropped");
+                return Some(First::Gone);
+            }
+        }
+    }
+    let peer = origin.as_ref().and_then(|origin| origin.peer);
     let (opening, head_len) = match head::parse(bytes, &HeadLimits::default()) {
         Ok(HeadStatus::Partial) => {
             partial.extend_from_slice(bytes);
@@ -176,7 +280,7 @@ fn first_bytes(
             world.shard.borrow().metrics().requests_malformed.add(1);
             return Some(refuse(fd, error.to_response()));
         }
-        Ok(HeadStatus::Complete(head)) => match open::opening(world, &head) {
+        Ok(HeadStatus::Complete(head)) => match open::opening(world, &head, peer) {
             Some(opening) => (opening, head.head_len),
             None => return Some(First::Http(Bytes::copy_from_slice(bytes))),
         },

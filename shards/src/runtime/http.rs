@@ -19,11 +19,12 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
+use super::multiplexed::Streams;
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
 use super::readiness::Socket;
 use super::service::{self, Caller};
-use super::{Registered, SharedWorld, stream};
+use super::{Registered, SharedWorld, accept, stream};
 use crate::clock;
 use crate::head::{Followed, Follower, HTTP2_PREFACE, MAX_HEADERS};
 use crate::shard::connection::{Address, Closing};
@@ -96,18 +97,16 @@ impl Progress {
     }
 }
 
-/// Serves a connection whose first bytes are `read`.
-pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes) {
+/// Serves a connection whose first bytes are `read`. `peer` is the nearest address that is known.
+pub(super) async fn serve(registered: Registered, stream: TcpStream, read: Bytes, peer: Option<IpAddr>) {
     let Registered { world, address, .. } = &registered;
     let (world, address) = (Rc::clone(world), *address);
     let multiplexed = read.starts_with(HTTP2_PREFACE);
-    let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let progress = Progress { world: Rc::clone(&world), address, phase: Rc::new(RefCell::new(Phase::Head)) };
     let follower = (!multiplexed).then(Follower::default);
     let stream = Socket::new(stream, &world.readiness);
     let io = Io { stream, read, progress: progress.clone(), follower, held: false };
     if multiplexed {
-        progress.enter(Phase::Waiting);
         serve_http2(&world, address, io, progress, peer).await;
     } else if let Some((mut stream, handed, rest)) = serve_http1(&world, address, io, progress, peer).await {
         match handed {
@@ -125,10 +124,11 @@ async fn serve_http1(
     peer: Option<IpAddr>,
 ) -> Option<(Socket, Handed, Bytes)> {
     let handoff = Handoff::default();
+    let phase = Rc::clone(&progress.phase);
     let service = {
         let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer };
+            let caller = Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer, client: None };
             Box::pin(service::answer(Rc::clone(&world), caller, request))
         })
     };
@@ -139,9 +139,11 @@ async fn serve_http1(
         .title_case_headers(false)
         .serve_connection(io, service);
     let mut torn = false;
+    let mut late = false;
     let mut handed = poll_fn(|cx| {
         let closing = note_waker(world, address, cx);
         if closing == Closing::Now {
+            late = *phase.borrow() == Phase::Head && is_late(world, address);
             return Poll::Ready(None);
         }
         let polled = connection.poll_without_shutdown(cx);
@@ -162,6 +164,9 @@ async fn serve_http1(
     })
     .await;
     let parts = connection.into_parts();
+    if late {
+        accept::timed_out(&world.shard.borrow(), parts.io.stream.as_raw_fd(), true);
+    }
     match handed.take() {
         Some(handed) => {
             let mut rest = parts.read_buf.to_vec();
@@ -198,11 +203,12 @@ async fn continue_as_stream(registered: Registered, mut stream: TcpStream, openi
 }
 
 async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Progress, peer: Option<IpAddr>) {
+    let streams = Streams::new(world, address);
     let service = {
-        let world = Rc::clone(world);
+        let (world, streams) = (Rc::clone(world), Rc::clone(&streams));
         service_fn(move |request| {
-            let caller = Caller { progress: progress.clone(), handoff: None, peer };
-            service::answer(Rc::clone(&world), caller, request)
+            let caller = Caller { progress: progress.clone(), handoff: None, peer, client: None };
+            streams.begin().answered_by(service::answer(Rc::clone(&world), caller, request))
         })
     };
     let connection = http2::Builder::new(Spawner)
@@ -213,6 +219,11 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
     let mut told = false;
     poll_fn(|cx| {
         if note_waker(world, address, cx) == Closing::Now {
+            if streams.are_idle() {
+                // A client that is about to send a request learns that it won't be served here.
+                connection.as_mut().graceful_shutdown();
+                let _last_frame = connection.as_mut().poll(cx);
+            }
             return Poll::Ready(());
         }
         if world.draining.get() && !std::mem::replace(&mut told, true) {
@@ -222,6 +233,12 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
         connection.as_mut().poll(cx).map(|_ended| ())
     })
     .await;
+}
+
+/// Whether the connection ends because its deadline has passed.
+fn is_late(world: &SharedWorld, address: Address) -> bool {
+    let mut shard = world.shard.borrow_mut();
+    shard.connections().get(address).is_some_and(|connection| connection.deadline_ms <= clock::now_ms())
 }
 
 pub(super) fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> Closing {

@@ -66,9 +66,11 @@ fn control(world: &SharedWorld, message: Control) {
         Control::Ping(reply) => {
             let _nobody_waits_any_more = reply.send(());
         }
-        Control::SetSubscriptions { slot, generation, subscriptions, reply } => {
+        Control::SetSubscriptions { slot, generation, subscriptions, identity, reply } => {
             let address = Address { slot, generation };
-            world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
+            let mut shard = world.shard.borrow_mut();
+            shard.identify(address, &identity, clock::now_ms());
+            shard.set_subscriptions(address, &subscriptions, Some(reply));
         }
         Control::Poll { slot, generation, last_event_id, reply } => {
             let address = Address { slot, generation };

@@ -6,9 +6,12 @@
 
 mod accept;
 mod adapter;
+mod bearer;
 mod body;
+mod collect;
 mod http;
 mod mail;
+mod multiplexed;
 mod open;
 mod polling;
 mod proxy;
@@ -30,6 +33,7 @@ use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
 pub(crate) use self::start::{ShardThread, start};
+use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
 use crate::shard::Shard;
@@ -50,6 +54,7 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    rates: RefCell<RequestRates>,
     readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
     /// The node is about to end: no answer keeps its connection.

@@ -1,22 +1,26 @@
 //! Opening an event stream or a WebSocket from a request head, without hyper.
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 
-use super::{SharedWorld, World, tokens};
+use super::{SharedWorld, World, bearer, tokens};
+use crate::bearer::Bearer;
 use crate::clock;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
 use crate::queue::SlowClient;
+use crate::settings::ShardSettings;
 use crate::shard::connection::{Address, Output};
-use crate::subscription::{Duplicates, Subscription, SubscriptionError, parse_list, unite};
+use crate::shard::identity::Identity;
+use crate::subscription::{self, Duplicates, Subscription, SubscriptionError, parse_list};
 use crate::token::TokenKind;
 use crate::ws::codec::{Decoder, Message};
 use crate::ws::{close_code, encode, handshake};
 
 /// The close reason for a client that sends on a connection that only goes one way.
 const ONE_WAY: &str = "This WebSocket endpoint cannot be used for two-way communication.";
-/// The close reason, and the answer, for a connection over the rate.
-pub(super) const RATE_REACHED: &str = "Reached maximum number of connections";
+/// The answer to a page that may not open WebSockets.
+pub(super) const ORIGIN_REFUSED: &str = "Pages of this origin may not open WebSockets (ALLOWED_ORIGINS).";
 /// Path of the WebSocket echo for conformance suites.
 const ECHO_PATH: &str = "/_tidegate/test/echo";
 
@@ -24,8 +28,19 @@ const ECHO_PATH: &str = "/_tidegate/test/echo";
 pub(super) struct Opening {
     kind: Kind,
     greeting: Vec<u8>,
-    subscriptions: Result<Vec<Subscription>, String>,
+    requested: Result<Requested, String>,
+    /// The address that the stream counts for, where addresses are counted.
+    client: Option<IpAddr>,
+    /// The CORS lines of a refusal.
+    cors: String,
     slow: SlowClient,
+}
+
+/// What a connection begins with.
+#[derive(Default)]
+pub(super) struct Requested {
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) identity: Identity,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,63 +53,86 @@ enum Kind {
 /// An answer that refuses, whole.
 pub(super) type Refusal = Vec<u8>;
 
-/// Reads the head of a request for an event stream or a WebSocket; `None` where it is for something else.
-pub(super) fn opening(world: &SharedWorld, head: &RequestHead<'_>) -> Option<Result<Opening, Refusal>> {
+/// Reads the head of a request for an event stream or a WebSocket; `None` where it is for something else. `peer` is the
+/// nearest address that is known, where it is needed.
+pub(super) fn opening(
+    world: &SharedWorld,
+    head: &RequestHead<'_>,
+    peer: Option<IpAddr>,
+) -> Option<Result<Opening, Refusal>> {
     if head.body != BodyLength::None {
         return None;
     }
-    if world.settings.echo_endpoint && head.path == ECHO_PATH {
-        return Some(web_socket(world, head, Kind::Echo));
-    }
-    match route(head.path).ok()? {
-        Route::Ws if head.method != "OPTIONS" => Some(web_socket(world, head, Kind::WebSocket)),
-        Route::Sse if head.method == "GET" => Some(event_stream(world, head)),
-        _ => None,
-    }
+    let opening = if world.settings.echo_endpoint && head.path == ECHO_PATH {
+        web_socket(world, head, Kind::Echo)
+    } else {
+        match route(head.path).ok()? {
+            Route::Ws if head.method != "OPTIONS" => web_socket(world, head, Kind::WebSocket),
+            Route::Sse if head.method == "GET" => event_stream(world, head),
+            _ => return None,
+        }
+    };
+    Some(opening.map(|mut opening| {
+        let limits = &world.settings.limits;
+        if limits.places.counts_addresses() {
+            let values = head.header_values(limits.address_header.name());
+            opening.client = limits.counted(limits.client(peer, values));
+        }
+        opening
+    }))
 }
 
 fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Opening, Refusal> {
     let mut greeting = Vec::with_capacity(1024);
     handshake::accept(head, &mut greeting).map_err(|error| error.to_response().to_vec())?;
-    let mut subscriptions = match kind {
-        Kind::Echo => Ok(Vec::new()),
-        _ => subscriptions_of(world, head.query),
+    if !world.settings.limits.origins.allows(head.header_values("origin")) {
+        world.shard.borrow().metrics().origins_refused.add(1);
+        return Err(plain(&world.settings.cors.lines(head.header("origin")), "403 Forbidden", ORIGIN_REFUSED));
+    }
+    let mut requested = match kind {
+        Kind::Echo => Ok(Requested::default()),
+        _ => requested(world, head.query, head.header_values("authorization")),
     };
     let slow = slow_client_of(world, head.query).unwrap_or_else(|reason| {
-        subscriptions = Err(reason);
+        requested = Err(reason);
         SlowClient::Disconnect
     });
-    Ok(Opening { kind, greeting, subscriptions, slow })
+    Ok(Opening { kind, greeting, requested, client: None, cors: String::new(), slow })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
     let chunked = head.version == HttpVersion::Http11;
-    let cors = &world.settings.cors;
-    let subscriptions =
-        subscriptions_of(world, head.query).map_err(|reason| plain(world, "400 Bad Request", &reason))?;
-    let slow = slow_client_of(world, head.query).map_err(|reason| plain(world, "400 Bad Request", &reason))?;
+    let cors = world.settings.cors.lines(head.header("origin"));
+    let requested = requested(world, head.query, head.header_values("authorization"))
+        .map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let slow = slow_client_of(world, head.query).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
-         access-control-allow-origin: {cors}\r\nx-accel-buffering: no\r\n{coding}\r\n"
+         {cors}x-accel-buffering: no\r\n{coding}\r\n"
     );
     Ok(Opening {
         kind: Kind::EventStream { chunked },
         greeting: greeting.into_bytes(),
-        subscriptions: Ok(subscriptions),
+        requested: Ok(requested),
+        client: None,
+        cors,
         slow,
     })
 }
 
-/// The subscriptions that a query asks for.
-pub(super) fn subscriptions_of(world: &World, query: Option<&str>) -> Result<Vec<Subscription>, String> {
+/// What a query and its tokens ask for.
+pub(super) fn requested<'a>(
+    world: &World,
+    query: Option<&str>,
+    authorization: impl Iterator<Item = &'a [u8]>,
+) -> Result<Requested, String> {
     let query =
         ConnectionQuery::parse(query.unwrap_or(""), BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
-    if query.jwt.is_some() {
-        return Err(tokens::JWT_REFUSED.into());
-    }
+    let Bearer { automatic, identity } = bearer::of_connection(world, query.jwt.as_deref(), authorization)?;
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), parse_list);
-    list.and_then(|list| within_limits(world, list, Duplicates::Drop)).map_err(|error| error.to_string())
+    let subscriptions = list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop));
+    Ok(Requested { subscriptions: subscriptions.map_err(|error| error.to_string())?, identity })
 }
 
 /// What is to happen if the client is too slow: as the query asks, where the operator allows it. Only a query that has
@@ -111,21 +149,20 @@ pub(super) fn slow_client_of(world: &World, query: Option<&str>) -> Result<SlowC
     })
 }
 
-/// Holds a list against what one connection may have.
-pub(super) fn within_limits(
+/// What comes into force of automatic and manual subscriptions, within what one connection may have.
+pub(super) fn in_force(
     world: &World,
-    list: Vec<Subscription>,
+    automatic: Vec<Subscription>,
+    manual: Vec<Subscription>,
     duplicates: Duplicates,
 ) -> Result<Vec<Subscription>, SubscriptionError> {
-    unite(Vec::new(), list, duplicates, world.settings.max_subscriptions)
+    let ShardSettings { subscription_mode, max_subscriptions, .. } = *world.settings;
+    subscription::in_force(subscription_mode, automatic, manual, duplicates, max_subscriptions)
 }
 
-fn plain(world: &SharedWorld, status: &str, text: &str) -> Refusal {
-    let (cors, len) = (&world.settings.cors, text.len());
-    format!(
-        "HTTP/1.1 {status}\r\naccess-control-allow-origin: {cors}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{text}"
-    )
-    .into_bytes()
+fn plain(cors: &str, status: &str, text: &str) -> Refusal {
+    let len = text.len();
+    format!("HTTP/1.1 {status}\r\n{cors}content-length: {len}\r\nconnection: close\r\n\r\n{text}").into_bytes()
 }
 
 /// A stream that has been opened: what its task needs.
@@ -137,9 +174,10 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, subscriptions, slow } = opening;
+    let Opening { kind, greeting, requested, client, cors, slow } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
+    let client = client.filter(|_| !shard.is_held(address));
     let decoder = || Some(Decoder::new(world.settings.max_message_bytes));
     let output = match kind {
         Kind::Echo => {
@@ -151,14 +189,16 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         Kind::EventStream { chunked } => Output::EventStream { fd, chunked },
     };
     let web_socket = kind == Kind::WebSocket;
-    let refusal = match &subscriptions {
+    let refusal = match &requested {
         Err(_) => Some("Bad request.".to_owned()),
-        Ok(list) => match shard.compile(list) {
-            Err(reason) if !web_socket => return Err(plain(world, "400 Bad Request", &reason)),
+        Ok(requested) => match shard.compile(&requested.subscriptions) {
+            Err(reason) if !web_socket => return Err(plain(&cors, "400 Bad Request", &reason)),
             Err(_) => Some("Bad request.".to_owned()),
-            Ok(_) if shard.admit(now_ms) => None,
-            Ok(_) if !web_socket => return Err(plain(world, "429 Too Many Requests", RATE_REACHED)),
-            Ok(_) => Some(RATE_REACHED.to_owned()),
+            Ok(_) => match shard.admit(now_ms, client) {
+                Ok(()) => None,
+                Err(refused) if !web_socket => return Err(refused.to_response(&cors)),
+                Err(refused) => Some(refused.reason().to_owned()),
+            },
         },
     };
     if let Some(reason) = refusal {
@@ -168,10 +208,15 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         shard.opened(address);
         return Ok(Opened { decoder: decoder(), echo: false });
     }
+    if let Some(client) = client {
+        shard.hold(address, client);
+    }
     let token = tokens::issue(world, TokenKind::Stream, address);
     shard.open(address, output, greeting, &token, now_ms);
     shard.set_slow_client(address, slow);
-    shard.set_subscriptions(address, &subscriptions.unwrap_or_default(), None);
+    let Requested { subscriptions, identity } = requested.unwrap_or_default();
+    shard.set_subscriptions(address, &subscriptions, None);
+    shard.identify(address, &identity, now_ms);
     shard.opened(address);
     Ok(Opened { decoder: web_socket.then(decoder).flatten(), echo: false })
 }

@@ -6,27 +6,28 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::service::{Answer, busy, text, unreachable_node};
+use super::service::{Answer, Caller, busy, refused, text, unreachable_node};
 use super::tokens::Place;
-use super::{SharedWorld, tokens};
+use super::{SharedWorld, bearer, tokens};
+use crate::bearer::Bearer;
 use crate::clock;
 use crate::cookie::{FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
 use crate::peers::Unreachable;
 use crate::query::{BrokenEncoding, ConnectionQuery};
-use crate::runtime::open::{RATE_REACHED, within_limits};
+use crate::runtime::open::in_force;
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
 use crate::token::{ConnectionAddress, TokenKind};
 
 /// Answers one call.
-pub(super) async fn answer(world: &SharedWorld, parts: &Parts) -> Answer {
+pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     let mut answer = match poll(world, parts).await {
         Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.body),
         Polled::Busy => busy(),
         Polled::Unreachable => unreachable_node(),
-        Polled::NoSession => open(world, parts).await,
+        Polled::NoSession => open(world, caller, parts).await,
     };
     let credentials = HeaderValue::from_static("true");
     answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
@@ -75,16 +76,18 @@ async fn poll_elsewhere(world: &SharedWorld, at: ConnectionAddress, token: Strin
     }
 }
 
-async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
+async fn open(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     let query = match ConnectionQuery::parse(parts.uri.query().unwrap_or(""), BrokenEncoding::Literal) {
         Ok(query) => query,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    if query.jwt.is_some() {
-        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
-    }
+    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Bearer { automatic, identity } = match bearer::of_connection(world, query.jwt.as_deref(), authorization) {
+        Ok(bearer) => bearer,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), |json| parse_query_parameter(json, true));
-    let subscriptions = match list.and_then(|list| within_limits(world, list, Duplicates::Drop)) {
+    let subscriptions = match list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop)) {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
@@ -95,13 +98,18 @@ async fn open(world: &SharedWorld, parts: &Parts) -> Answer {
         if let Err(reason) = shard.compile(&subscriptions) {
             return text(StatusCode::BAD_REQUEST, reason);
         }
-        if !shard.admit(now_ms) {
-            return text(StatusCode::TOO_MANY_REQUESTS, RATE_REACHED);
+        let client = world.settings.limits.counted(caller.client);
+        if let Err(reason) = shard.admit_detached(now_ms, client) {
+            return refused(reason);
         }
         let output = Output::Session(Box::new(LongPolling::new(now_ms)));
         let token = |address| tokens::issue(world, TokenKind::Session, address);
         let address = shard.open_detached(output, token, now_ms);
+        if let Some(client) = client {
+            shard.hold(address, client);
+        }
         shard.set_subscriptions(address, &subscriptions, Some(reply));
+        shard.identify(address, &identity, now_ms);
         shard.opened(address);
         tokens::issue(world, TokenKind::Session, address)
     };

@@ -10,19 +10,25 @@ use futures_channel::oneshot;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 
 use super::body::{Body, EventBody};
+use super::collect::{BODY_LATE, Unread, collect};
 use super::http::{Handed, Handoff, Phase, Progress};
+use super::open::Requested;
 use super::tokens::Place;
-use super::{SharedWorld, open, polling, proxy, publish, tokens};
+use super::{SharedWorld, bearer, open, polling, proxy, publish, tokens};
+use crate::bearer::Bearer;
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
+use crate::limits::origin::{Cors, CorsAnswer};
+use crate::limits::requests::Limited;
 use crate::mailbox::{Control, SetOutcome};
 use crate::peers::Unreachable;
 use crate::proxy::forward;
-use crate::shard::connection::Output;
+use crate::shard::admission::Refused;
+use crate::shard::connection::{Address, Output};
+use crate::shard::identity::Identity;
 use crate::subscription::{Duplicates, Subscription, SubscriptionError, parse_put_body};
 use crate::token::{ConnectionAddress, TokenKind};
 use crate::trace;
@@ -32,8 +38,10 @@ pub(super) struct Caller {
     pub(super) progress: Progress,
     /// Where a stream on HTTP/1.1 goes; `None` on HTTP/2.
     pub(super) handoff: Option<Handoff>,
-    /// The client's address, where the socket still tells it.
+    /// The nearest address: the socket's, or what a header of the PROXY protocol has said.
     pub(super) peer: Option<IpAddr>,
+    /// The client's address, which may be behind trusted proxies.
+    pub(super) client: Option<IpAddr>,
 }
 
 pub(super) type Answer = Response<Body>;
@@ -41,7 +49,7 @@ pub(super) type Answer = Response<Body>;
 /// Answers one request.
 pub(super) async fn answer(
     world: SharedWorld,
-    caller: Caller,
+    mut caller: Caller,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
     let http2 = request.version() == Version::HTTP_2;
@@ -49,6 +57,9 @@ pub(super) async fn answer(
         caller.progress.enter(Phase::Request);
     }
     let (parts, body) = request.into_parts();
+    let limits = &world.settings.limits;
+    let named = parts.headers.get_all(limits.address_header.name()).iter().map(HeaderValue::as_bytes);
+    caller.client = limits.client(caller.peer, named);
     let mut response = respond(&world, &caller, &parts, body).await;
     if world.draining.get() && !http2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -66,13 +77,22 @@ pub(super) async fn answer(
             leave_body_out(&mut response);
         }
     }
-    let headers = response.headers_mut();
-    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
-        && let Ok(origin) = HeaderValue::from_str(&world.settings.cors)
-    {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
+    allow_origin(&world.settings.cors, &parts.headers, response.headers_mut());
     Ok(response)
+}
+
+/// Says to pages of other sites whether they may read the answer.
+fn allow_origin(cors: &Cors, request: &HeaderMap, answer: &mut HeaderMap) {
+    if answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    let CorsAnswer { allow, varies } = cors.answer(request.get(header::ORIGIN).map(HeaderValue::as_bytes));
+    if let Some(Ok(origin)) = allow.map(HeaderValue::from_str) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    if varies {
+        answer.append(header::VARY, HeaderValue::from_static("origin"));
+    }
 }
 
 /// An answer to HEAD tells the length of what it leaves out (RFC 9110 section 9.3.2). hyper sends it nevertheless on HTTP/2.
@@ -113,7 +133,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
         Route::Events if *method == Method::OPTIONS => preflight("POST", "content-type", false),
         Route::Sse | Route::Ws => {
             if let Some(handoff) = &caller.handoff
-                && let Some(opening) = reread(world, parts)
+                && let Some(opening) = reread(world, caller, parts)
             {
                 match opening {
                     Ok(opening) => {
@@ -124,16 +144,19 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
                     Err(refusal) => return from_refusal(&refusal),
                 }
             }
-            if route == Route::Sse { event_stream(world, parts) } else { upgrade_required() }
+            if route == Route::Sse { event_stream(world, caller, parts) } else { upgrade_required() }
         }
         Route::LongPolling if matches!(*method, Method::GET | Method::HEAD) => {
             caller.progress.enter(Phase::Waiting);
-            polling::answer(world, parts).await
+            polling::answer(world, caller, parts).await
         }
         Route::Subscriptions { token } if *method == Method::PUT => {
             put_subscriptions(world, caller, &token, &parts.headers, body).await
         }
         Route::Events if *method == Method::POST => {
+            if let Some(refusal) = over_rate(world, caller, parts) {
+                return refusal;
+            }
             match read_body(world, caller, body, world.settings.max_body_bytes).await {
                 Ok(body) => publish::answer(world, &parts.headers, body).await,
                 Err(refusal) => refusal,
@@ -145,12 +168,42 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             answer.headers_mut().insert(header::CONTENT_TYPE, plain);
             uncached(answer)
         }
-        _ => proxy::answer(world, caller, parts, body).await,
+        _ => match over_rate(world, caller, parts) {
+            None => proxy::answer(world, caller, parts, body).await,
+            Some(refusal) => refusal,
+        },
     }
 }
 
+/// Counts a request for its address and its credentials; the answer to one over their rates.
+fn over_rate(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Option<Answer> {
+    let mut rates = world.rates.borrow_mut();
+    if rates.is_unlimited() {
+        return None;
+    }
+    let client = world.settings.limits.counted(caller.client);
+    let credentials = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let limited = rates.take(client, credentials, parts.uri.query(), clock::now_us()).err()?;
+    let shard = world.shard.borrow();
+    match limited {
+        Limited::Address(_) => shard.metrics().requests_limited_address.add(1),
+        Limited::Token(_) => shard.metrics().requests_limited_token.add(1),
+    }
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, limited.reason());
+    answer.headers_mut().insert(header::RETRY_AFTER, limited.retry_after_s().into());
+    Some(uncached(answer))
+}
+
+/// The answer to a connection that isn't let in.
+pub(super) fn refused(refused: Refused) -> Answer {
+    let status = StatusCode::from_u16(refused.status().0).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut answer = text(status, refused.reason());
+    answer.headers_mut().insert(header::RETRY_AFTER, refused.retry_after_s().into());
+    answer
+}
+
 /// Reads a head that hyper has parsed as the lean path would have.
-fn reread(world: &SharedWorld, parts: &Parts) -> Option<Result<open::Opening, open::Refusal>> {
+fn reread(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Option<Result<open::Opening, open::Refusal>> {
     let minor = if parts.version == Version::HTTP_10 { 0 } else { 1 };
     let mut text = format!("{} {} HTTP/1.{minor}\r\n", parts.method, parts.uri).into_bytes();
     for (name, value) in &parts.headers {
@@ -161,7 +214,7 @@ fn reread(world: &SharedWorld, parts: &Parts) -> Option<Result<open::Opening, op
     }
     text.extend_from_slice(b"\r\n");
     match head::parse(&text, &HeadLimits { max_head_bytes: usize::MAX / 2, ..HeadLimits::default() }) {
-        Ok(HeadStatus::Complete(head)) => open::opening(world, &head),
+        Ok(HeadStatus::Complete(head)) => open::opening(world, &head, caller.peer),
         _ => None,
     }
 }
@@ -171,15 +224,24 @@ fn from_refusal(refusal: &[u8]) -> Answer {
     let head = std::str::from_utf8(refusal).unwrap_or_default();
     let status =
         head.get(9..12).and_then(|code| code.parse::<u16>().ok()).and_then(|code| StatusCode::from_u16(code).ok());
-    let body = head.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    let (head, body) = head.split_once("\r\n\r\n").unwrap_or((head, ""));
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    if status == StatusCode::UPGRADE_REQUIRED { upgrade_required() } else { closing(text(status, body)) }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        return upgrade_required();
+    }
+    let mut answer = closing(text(status, body.to_owned()));
+    let retry_after = head.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    if let Some(Ok(seconds)) = retry_after.map(HeaderValue::from_str) {
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    answer
 }
 
 /// An event stream that hyper carries: on HTTP/2, or asked for in an unusual way.
-fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
-    let subscriptions = match open::subscriptions_of(world, parts.uri.query()) {
-        Ok(subscriptions) => subscriptions,
+fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
+    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), authorization) {
+        Ok(requested) => requested,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
     let slow = match open::slow_client_of(world, parts.uri.query()) {
@@ -191,13 +253,18 @@ fn event_stream(world: &SharedWorld, parts: &Parts) -> Answer {
     if let Err(reason) = shard.compile(&subscriptions) {
         return text(StatusCode::BAD_REQUEST, reason);
     }
-    if !shard.admit(now_ms) {
-        return text(StatusCode::TOO_MANY_REQUESTS, open::RATE_REACHED);
+    let client = world.settings.limits.counted(caller.client);
+    if let Err(reason) = shard.admit_detached(now_ms, client) {
+        return refused(reason);
     }
     let token = |address| tokens::issue(world, TokenKind::Stream, address);
     let address = shard.open_detached(Output::Pulled, token, now_ms);
     shard.set_slow_client(address, slow);
+    if let Some(client) = client {
+        shard.hold(address, client);
+    }
     shard.set_subscriptions(address, &subscriptions, None);
+    shard.identify(address, &identity, now_ms);
     shard.opened(address);
     drop(shard);
     let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address }));
@@ -238,11 +305,12 @@ async fn put_subscriptions(
     if is_gone {
         return gone();
     }
-    let credentials = headers.get_all(header::AUTHORIZATION).iter();
-    if credentials.filter_map(|value| value.to_str().ok()).any(|value| value.starts_with("Bearer ")) {
-        return text(StatusCode::BAD_REQUEST, tokens::JWT_REFUSED);
-    }
-    let subscriptions = match list.and_then(|list| open::within_limits(world, list, Duplicates::Keep)) {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let Bearer { automatic, identity } = match bearer::of_put(world, authorization) {
+        Ok(bearer) => bearer,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
+    let subscriptions = match list.and_then(|list| open::in_force(world, automatic, list, Duplicates::Keep)) {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
@@ -250,7 +318,7 @@ async fn put_subscriptions(
     let (shard, address) = match place {
         Place::Here(shard, address) => (shard, address),
         Place::Elsewhere(at) => {
-            return match set_elsewhere(world, at, subscriptions).await {
+            return match set_elsewhere(world, at, subscriptions, identity).await {
                 Ok(outcome) => replaced(outcome),
                 Err(Unreachable) => unreachable_node(),
             };
@@ -258,10 +326,12 @@ async fn put_subscriptions(
     };
     let (reply, outcome) = oneshot::channel();
     if shard == world.number {
-        world.shard.borrow_mut().set_subscriptions(address, &subscriptions, Some(reply));
+        let mut shard = world.shard.borrow_mut();
+        shard.identify(address, &identity, clock::now_ms());
+        shard.set_subscriptions(address, &subscriptions, Some(reply));
     } else {
-        let message =
-            Control::SetSubscriptions { slot: address.slot, generation: address.generation, subscriptions, reply };
+        let Address { slot, generation } = address;
+        let message = Control::SetSubscriptions { slot, generation, subscriptions, identity, reply };
         if world.lanes[shard].send(message).is_err() {
             return busy();
         }
@@ -281,10 +351,11 @@ async fn set_elsewhere(
     world: &SharedWorld,
     at: ConnectionAddress,
     subscriptions: Vec<Subscription>,
+    identity: Identity,
 ) -> Result<SetOutcome, Unreachable> {
     let Some(peers) = &world.sinks.peers else { return Ok(SetOutcome::Gone) };
     let (reply, outcome) = oneshot::channel();
-    peers.set_subscriptions(at, subscriptions, reply);
+    peers.set_subscriptions(at, subscriptions, identity, reply);
     outcome.await.unwrap_or(Err(Unreachable))
 }
 
@@ -304,27 +375,31 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
 }
 
-/// Reads the whole body within the limit.
+/// Reads the whole body within the limits of size and time.
 pub(super) async fn read_body(
     world: &SharedWorld,
     caller: &Caller,
     body: Incoming,
     limit: usize,
 ) -> Result<Bytes, Answer> {
-    let collected = Limited::new(body, limit).collect().await;
     if caller.handoff.is_some() {
+        // From here on the body has a deadline of its own.
         caller.progress.enter(Phase::Waiting);
     }
-    collected.map(|collected| collected.to_bytes()).map_err(|error| {
-        world.shard.borrow().metrics().requests_malformed.add(1);
-        if error.is::<LengthLimitError>() {
-            closing(text(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("The body is larger than {limit} bytes (MAX_BODY_BYTES)."),
-            ))
-        } else {
-            closing(text(StatusCode::BAD_REQUEST, "The body could not be read."))
-        }
+    collect(world, body, limit).await.map_err(|failure| {
+        let shard = world.shard.borrow();
+        let (counter, answer) = match failure {
+            Unread::Late => (&shard.metrics().bodies_timed_out, text(StatusCode::REQUEST_TIMEOUT, BODY_LATE)),
+            Unread::TooLarge => {
+                let reason = format!("The body is larger than {limit} bytes (MAX_BODY_BYTES).");
+                (&shard.metrics().requests_malformed, text(StatusCode::PAYLOAD_TOO_LARGE, reason))
+            }
+            Unread::Broken => {
+                (&shard.metrics().requests_malformed, text(StatusCode::BAD_REQUEST, "The body could not be read."))
+            }
+        };
+        counter.add(1);
+        closing(answer)
     })
 }
 

@@ -19,6 +19,7 @@ use super::readiness::Readiness;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
 use crate::bell::Bell;
 use crate::clock;
+use crate::limits::requests::RequestRates;
 use crate::mailbox::{ControlLane, Inbox};
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
@@ -106,6 +107,7 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
         let now_ms = clock::now_ms();
         let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
+        let rates = RefCell::new(RequestRates::new(&settings.limits));
         let world = Rc::new(World {
             number,
             settings,
@@ -114,6 +116,7 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             lanes,
             sinks,
             proxy,
+            rates,
             readiness,
             stopping: Cell::new(false),
             draining: Cell::new(false),

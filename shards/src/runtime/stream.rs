@@ -12,10 +12,12 @@ use std::task::{Context, Poll, ready};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
-use super::accept::{self, First};
+use super::accept::{self, Arriving, First};
 use super::open::Opened;
 use super::{Registered, SharedWorld, http, spawn_http};
 use crate::clock;
+use crate::limits::places::Room;
+use crate::shard::admission::Refused;
 use crate::shard::connection::{Address, Closing};
 use crate::shard::socket;
 
@@ -34,8 +36,8 @@ struct ConnectionTask {
 
 /// What a connection's task is at.
 enum Phase {
-    /// The first request head; what has come of it.
-    Head(Vec<u8>),
+    /// The first request head; what is known so far.
+    Head(Arriving),
     /// Serving a stream.
     Stream(Opened),
     /// Waiting for the peer to close.
@@ -45,9 +47,26 @@ enum Phase {
 /// Starts the task of an accepted socket.
 pub(super) fn start(world: &SharedWorld, stream: TcpStream) {
     let now_ms = clock::now_ms();
+    let room = world.settings.limits.places.room();
+    if room != Room::Free {
+        world.shard.borrow().refuse(Refused::Full);
+    }
+    if room == Room::Overfull {
+        socket::reset_on_close(stream.as_raw_fd());
+        return;
+    }
     let address = world.shard.borrow_mut().accepted(now_ms + world.settings.header_timeout_ms, now_ms);
-    let held = Some((Registered::new(world, address), stream));
-    glommio::spawn_local(ConnectionTask { held, phase: Phase::Head(Vec::new()) }).detach();
+    let registered = Registered::new(world, address);
+    let arriving = if room == Room::Free { Arriving::new(world, address, &stream) } else { Err(Refused::Full) };
+    let phase = match arriving {
+        Ok(arriving) => Phase::Head(arriving),
+        Err(refused) => {
+            let _gone = socket::send(stream.as_raw_fd(), &refused.to_response(&world.settings.cors.lines(None)));
+            start_linger(world, &stream, address);
+            Phase::Linger
+        }
+    };
+    glommio::spawn_local(ConnectionTask { held: Some((registered, stream)), phase }).detach();
 }
 
 /// Starts the task of a stream that leaves hyper.
@@ -76,7 +95,7 @@ impl ConnectionTask {
             let Some((Registered { world, address }, stream)) = &mut self.held else { return Poll::Ready(()) };
             let address = *address;
             match &mut self.phase {
-                Phase::Head(partial) => match ready!(accept::poll_first(world, stream, address, partial, cx)) {
+                Phase::Head(arriving) => match ready!(accept::poll_first(world, stream, address, arriving, cx)) {
                     First::Gone => return Poll::Ready(()),
                     First::Stream(opened) => self.phase = Phase::Stream(opened),
                     First::Refused => {
@@ -85,8 +104,9 @@ impl ConnectionTask {
                     }
                     First::Http(bytes) => {
                         let world = Rc::clone(world);
+                        let peer = arriving.peer(stream);
                         if let Some((registered, stream)) = self.held.take() {
-                            spawn_http(&world, http::serve(registered, stream, bytes));
+                            spawn_http(&world, http::serve(registered, stream, bytes, peer));
                         }
                     }
                 },

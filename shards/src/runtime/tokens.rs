@@ -6,9 +6,6 @@ use super::World;
 use crate::shard::connection::Address;
 use crate::token::{ConnectionAddress, NONCE_BYTES, TokenKind};
 
-/// The answer to a `jwt` parameter while no key is configured: every token is refused.
-pub(super) const JWT_REFUSED: &str = "cannot accept subscription request: the token (jwt) is not valid here";
-
 thread_local! {
     static ISSUED: Cell<u64> = const { Cell::new(0) };
 }

@@ -1,12 +1,14 @@
 //! One core's world without its event loop: connections, subscriptions and the events that reach
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
-//! Read `connection` (what is kept), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), then `session` (long polling).
+//! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
+//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
 
+pub mod admission;
 pub mod connection;
 mod delivery;
 mod drain;
+pub mod identity;
 mod output;
 pub mod own_events;
 pub mod session;
@@ -19,9 +21,11 @@ use std::sync::Arc;
 
 use tidegate_reactive::wheel::TimerWheel;
 
+use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
 use self::drain::Drain;
+use self::identity::Identities;
 use self::own_events::Framed;
 use self::subscribe::Requests;
 use crate::bell::Bell;
@@ -49,6 +53,7 @@ enum Timer {
     Deadline = 2,
     Session = 3,
     Poll = 4,
+    Token = 5,
 }
 
 /// The state of one shard.
@@ -63,7 +68,8 @@ pub struct Shard {
     batch: Batch,
     wheel: TimerWheel,
     due: Vec<u64>,
-    rate: ConnectionRate,
+    admission: Admission,
+    identities: Identities,
     /// Bytes of one connection that are gathered into one send while it is being opened.
     cork: Option<(u32, Vec<u8>)>,
     segment: Option<SegmentHold>,
@@ -85,7 +91,8 @@ impl Shard {
         ingress_bell: Bell,
         now_ms: u64,
     ) -> Self {
-        let rate = ConnectionRate::new(settings.max_connections_per_minute);
+        let admission = Admission::new(settings.max_connections_per_minute);
+        let identities = Identities::new(settings.sessions.additions());
         Self {
             number,
             settings,
@@ -96,7 +103,8 @@ impl Shard {
             batch: Batch::default(),
             wheel: TimerWheel::new(now_ms),
             due: Vec::new(),
-            rate,
+            admission,
+            identities,
             cork: None,
             segment: None,
             older_segments: std::collections::VecDeque::new(),
@@ -116,19 +124,11 @@ impl Shard {
         &self.metrics
     }
 
-    /// May one more connection be opened in this minute? Counts it if so.
-    pub fn admit(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admit(now_ms);
-        if !admitted {
-            self.metrics.connections_refused.add(1);
-        }
-        admitted
-    }
-
     /// A socket was accepted; it speaks HTTP until it is told otherwise, and ends at the deadline.
     pub fn accepted(&mut self, deadline_ms: u64, now_ms: u64) -> Address {
         self.metrics.connections_accepted.add(1);
         self.metrics.connections_http.add(1);
+        self.take_place();
         let address = self.connections.insert(Output::Http, deadline_ms);
         self.wheel.insert(deadline_ms.min(now_ms + DEADLINE_CHECK_MS), key(address, Timer::Deadline));
         address
@@ -174,6 +174,7 @@ impl Shard {
     /// Adds a long-polling session, or an event stream whose body is pulled, and queues its first
     /// event. End with [`Self::opened`].
     pub fn open_detached(&mut self, output: Output, token: impl FnOnce(Address) -> String, now_ms: u64) -> Address {
+        self.take_place();
         let address = self.connections.insert(output, u64::MAX);
         let token = token(address);
         self.start(address, Vec::new(), &token, now_ms);
@@ -217,6 +218,8 @@ impl Shard {
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
         self.cork.take_if(|(slot, _)| *slot == address.slot);
+        self.leave_place(address);
+        self.identities.forget(address.slot);
         match connection.output {
             Output::Http => self.metrics.connections_http.subtract(1),
             Output::WebSocket(_) => self.metrics.connections_ws.subtract(1),
@@ -290,6 +293,9 @@ impl Shard {
     /// Sends one of Tidegate's own events.
     fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
         let Some(connection) = self.connections.get(address) else { return };
+        if connection.closing != Closing::No {
+            return;
+        }
         match own_events::framed(&connection.output, event_type, data) {
             Framed::Bytes(bytes) => self.send(address, bytes.into()),
             Framed::Stored(body) => self.store_own_event(address, body),
@@ -305,6 +311,7 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.end_killed_sessions(now_ms);
         self.drain_step(now_ms);
     }
 
@@ -327,6 +334,8 @@ impl Shard {
             self.session_timer(address, now_ms);
         } else if same(Timer::Poll) {
             self.poll_timer(address, now_ms);
+        } else if same(Timer::Token) {
+            self.token_timer(address, now_ms);
         }
     }
 }

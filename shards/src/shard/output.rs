@@ -56,6 +56,7 @@ impl Shard {
                 self.metrics.queue_bytes.add(bytes.len() as u64);
                 queue.push_control(bytes);
                 self.enforce_bound(address.slot);
+                self.shed();
             }
             None => self.send(address, bytes),
         }
@@ -64,6 +65,10 @@ impl Shard {
     /// Queues a frame of which `sent` bytes are out.
     pub(super) fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize, content: Content) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.closing == Closing::Now {
+            // Nobody will send it; the rest of a batch must not pile up behind the bound.
+            return;
+        }
         let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
         let before = queue.bytes();
         let conflated = queue.push(frame, sent, content);
@@ -72,6 +77,7 @@ impl Shard {
         connection.blocked = connection.output.fd().is_some();
         connection.wake();
         self.enforce_bound(slot);
+        self.shed();
     }
 
     /// Brings what waits for a connection down to what may wait, as its policy says, or ends it.

@@ -14,6 +14,12 @@ pub const CONNECTION_CREATE: &str = "rig.connection.create";
 pub const SUBSCRIPTIONS_SET: &str = "rig.subscriptions_set";
 /// Type of the notice that events were left out, because the client took them too slowly; its data holds how many.
 pub const DROPPED: &str = "tidegate.dropped";
+/// Type of the event that comes a minute before a connection's token expires; its data says when.
+pub const TOKEN_EXPIRING: &str = "rig.token_expiring";
+/// Type of the last event on a stream whose token has expired.
+pub const TOKEN_EXPIRED: &str = "rig.token_expired";
+/// Type of the last event on a stream whose session was blacklisted.
+pub const SESSION_KILLED: &str = "rig.session_killed";
 
 /// The CloudEvents 0.2 text of one of Tidegate's own events, keys sorted; `data` is JSON.
 #[must_use]
@@ -33,6 +39,12 @@ pub fn encode(event_type: &str, data: &str) -> String {
 #[must_use]
 pub fn connection_create_data(token: &str) -> String {
     format!(r#"{{"connection_token":"{token}","errors":[]}}"#)
+}
+
+/// Data of [`TOKEN_EXPIRING`]: the `exp` of the token, in seconds since 1970.
+#[must_use]
+pub fn token_expiring_data(expires_at_s: u64) -> String {
+    format!(r#"{{"expires_at":{expires_at_s}}}"#)
 }
 
 /// Data of [`DROPPED`].

@@ -117,6 +117,11 @@ impl Shard {
         }
     }
 
+    /// Answers all calls that wait, with what is there.
+    pub(super) fn answer_waiting(&mut self, address: Address) {
+        self.poll_timer(address, u64::MAX);
+    }
+
     /// Ends a session that nobody has called for long.
     pub(super) fn session_timer(&mut self, address: Address, now_ms: u64) {
         let life_ms = self.settings.long_polling_session_ms;

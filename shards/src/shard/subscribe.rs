@@ -7,7 +7,7 @@ use ahash::RandomState;
 use futures_channel::oneshot;
 
 use super::Shard;
-use super::connection::Address;
+use super::connection::{Address, Closing};
 use super::own_events;
 use crate::bell::Bell;
 use crate::interest::{InterestChange, Transports};
@@ -63,12 +63,16 @@ impl Shard {
     pub fn set_subscriptions(&mut self, address: Address, subscriptions: &[Subscription], reply: Option<SetReply>) {
         let outcome = match self.compile(subscriptions) {
             Err(reason) => SetOutcome::Refused(reason),
-            Ok(_) if self.connections.get(address).is_none() => SetOutcome::Gone,
+            Ok(_) if !self.lives(address) => SetOutcome::Gone,
             Ok(compiled) => return self.request(address, compiled, echo(subscriptions), reply),
         };
         if let Some(reply) = reply {
             let _nobody_waits_any_more = reply.send(outcome);
         }
+    }
+
+    fn lives(&self, address: Address) -> bool {
+        self.connections.get(address).is_some_and(|connection| connection.closing == Closing::No)
     }
 
     /// Checks a list against the extractors and translates it for the index.

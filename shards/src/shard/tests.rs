@@ -1,5 +1,7 @@
 //! A shard driven by hand: real sockets, no event loop, time passed in.
 
+mod identity;
+
 use std::borrow::Cow;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -8,11 +10,14 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 
+use super::admission::Refused;
 use super::connection::{Address, Closing, Output};
 use super::session::LongPolling;
 use super::{LAST_CHUNK, Shard};
 use crate::bell::Bell;
 use crate::event::Event;
+use crate::limits::LimitSettings;
+use crate::limits::places::Places;
 use crate::mailbox::{Inbox, PollAnswer, SetOutcome, lanes};
 use crate::metrics::ShardMetrics;
 use crate::publisher::{InterestLane, Position, Publisher};
@@ -176,6 +181,65 @@ fn a_client_that_never_reads_is_ended_at_its_bound_and_others_are_not_touched() 
 }
 
 #[test]
+fn a_shard_with_too_much_waiting_ends_the_slowest_and_frees_their_memory_at_once() {
+    let limits = LimitSettings { max_queued_bytes: 100_000, ..LimitSettings::default() };
+    let mut rig = Rig::new(ShardSettings { max_queue_bytes: 90_000, limits, ..settings() });
+    let clients: Vec<_> = (0..10)
+        .map(|number| rig.event_stream(&format!(r#"[{{"eventType":"all"}},{{"eventType":"for{number}"}}]"#)))
+        .collect();
+    rig.turn();
+    // The sockets' own buffers come first.
+    while clients.iter().any(|(address, ..)| !rig.shard.connections().get(*address).unwrap().blocked) {
+        rig.publish("all", "filler", 1_000);
+        rig.turn();
+        for (address, ..) in &clients {
+            assert_eq!(rig.closing(*address), Closing::No, "nobody is over a bound yet");
+        }
+    }
+    for (number, bytes) in [(3, 60_000), (7, 20_000)] {
+        rig.publish(&format!("for{number}"), "large", bytes);
+        rig.turn();
+    }
+    let mut published = 0;
+    while rig.shard.metrics().connections_shed.get() == 0 {
+        rig.publish("all", "more", 500);
+        rig.turn();
+        published += 1;
+        assert!(published < 1_000 && rig.shard.metrics().queue_bytes.get() <= 100_000);
+    }
+    let ended: Vec<_> = (0..10).filter(|number| rig.closing(clients[*number].0) == Closing::Now).collect();
+    assert_eq!(ended, [3], "the one with most waiting goes, and that is enough");
+    assert_eq!(rig.shard.connections().get(clients[3].0).unwrap().queued_bytes(), 0);
+    assert_eq!(rig.shard.metrics().connections_slow.get(), 0);
+    assert!(rig.shard.metrics().queue_bytes.get() <= 100_000 - 100_000 / 8);
+    for (address, ..) in &clients {
+        rig.shard.remove(*address);
+    }
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
+}
+
+#[test]
+fn every_connection_takes_a_place_of_the_node_until_it_goes() {
+    let limits = LimitSettings { places: Arc::new(Places::new(2, 1)), ..LimitSettings::default() };
+    let places = Arc::clone(&limits.places);
+    let mut rig = Rig::new(ShardSettings { limits, ..settings() });
+    let client = Some([192, 0, 2, 1].into());
+    let (first, ..) = rig.event_stream("[]");
+    assert_eq!(rig.shard.admit_detached(0, client), Ok(()));
+    let session = rig.shard.open_detached(Output::Session(Box::new(LongPolling::new(0))), |_| String::new(), 0);
+    rig.shard.hold(session, [192, 0, 2, 1].into());
+    assert_eq!((places.taken(), rig.shard.is_held(session)), (2, true));
+    assert_eq!(rig.shard.admit_detached(0, None), Err(Refused::Full));
+    rig.shard.remove(first);
+    assert_eq!(rig.shard.admit_detached(0, client), Err(Refused::Address));
+    rig.shard.remove(session);
+    assert_eq!(rig.shard.admit_detached(0, client), Ok(()));
+    assert_eq!((places.taken(), rig.shard.is_held(session)), (0, false));
+    let refused = [&rig.shard.metrics().connections_refused_full, &rig.shard.metrics().connections_refused_address];
+    assert_eq!(refused.map(|cell| cell.get()), [1, 1]);
+}
+
+#[test]
 fn heartbeats_come_every_period_and_overtake_waiting_data() {
     let mut rig = Rig::new(settings());
     let (_address, _ours, mut client) = rig.stream("[]", Output::WebSocket);
@@ -284,6 +348,22 @@ fn frames_that_wait_for_a_slow_client_do_not_keep_old_segments_alive() {
     }
     assert!(rig.shard.connections().get(address).unwrap().queued_bytes() > 500_000);
     assert!(rig.shard.older_segments.len() <= super::delivery::OLDER_SEGMENTS + 1);
+}
+
+#[test]
+fn a_connection_at_its_bound_takes_no_more_of_the_batch() {
+    let mut rig = Rig::new(ShardSettings { max_queue_bytes: 2_000, ..settings() });
+    let address = rig.shard.open_detached(Output::Pulled, |_| "token".to_owned(), 0);
+    rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"a"}]"#).unwrap(), None);
+    rig.shard.opened(address);
+    rig.turn();
+    for id in 0..20 {
+        rig.publish("a", &id.to_string(), 500);
+    }
+    rig.turn();
+    assert_eq!(rig.closing(address), Closing::Now);
+    let queued = rig.shard.connections().get(address).unwrap().queued_bytes();
+    assert!((2_000..2_800).contains(&queued), "{queued} bytes wait: the bound and the event that broke it");
 }
 
 #[test]

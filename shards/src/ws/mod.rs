@@ -19,6 +19,8 @@ pub mod close_code {
     pub const SERVICE_RESTART: u16 = 1012;
     /// A text that is not UTF-8.
     pub const INVALID_PAYLOAD: u16 = 1007;
+    /// The client may not stay.
+    pub const POLICY: u16 = 1008;
     /// A message over the limit.
     pub const MESSAGE_TOO_BIG: u16 = 1009;
 }

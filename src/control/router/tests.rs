@@ -10,6 +10,7 @@ use tidegate_shards::node::Answers;
 use super::*;
 use crate::proxy::apis::ApiSources;
 use crate::replies::{Correlator, ReplyMetrics};
+use crate::sessions::BlacklistSources;
 
 /// Keeps what it gets, and answers as told.
 struct Keeper {
@@ -32,6 +33,7 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
         health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None, draining: Arc::default() },
         metrics: None,
         apis: apis_in_memory(),
+        blacklist: Blacklist::open(&BlacklistSources { kafka: None, state_dir: None }).expect("nothing to read"),
         sink: Arc::clone(&keeper) as Arc<dyn EventSink>,
         desk: AnswerDesk {
             correlator: Correlator::new(CorrelationKey::derive_from(b"secret"), 1 << 16, 0),

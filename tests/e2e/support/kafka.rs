@@ -44,10 +44,12 @@ pub(crate) fn topic_name(what: &str) -> String {
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A gateway that reads this topic, with these settings besides. Gateways on the same topics share their API definitions.
+/// A gateway that reads this topic, with these settings besides. Gateways on the same topics share their API definitions and their blacklist.
 pub(crate) fn gateway_on(brokers: &str, topics: &str, settings: &[(&str, &str)]) -> Gateway {
     let apis = format!("apis-of-{}", topics.replace(',', "-"));
+    let sessions = format!("sessions-of-{}", topics.replace(',', "-"));
     let base = [
+        ("SESSIONS_TOPIC", sessions.as_str()),
         ("PROXY_APIS_TOPIC", apis.as_str()),
         ("KAFKA_BROKERS", brokers),
         ("KAFKA_SOURCE_TOPICS", topics),

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod http2;
+pub(crate) mod jwt;
 pub(crate) mod kafka;
 pub(crate) mod longpolling;
 pub(crate) mod metrics;

@@ -18,7 +18,7 @@ mod upload;
 use std::future::pending;
 use std::rc::Rc;
 
-use ::http::{Request, Response, StatusCode, Uri, Version};
+use ::http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 
 use self::connect::{Connected, Late, before, connect};
@@ -33,7 +33,9 @@ use crate::proxy::endpoint::{Backend, Target};
 use crate::proxy::forward::{self, Forwarding};
 use crate::runtime::SharedWorld;
 use crate::runtime::body::Body;
+use crate::runtime::collect::BODY_LATE;
 use crate::runtime::http::{Handed, Phase};
+use crate::runtime::open::ORIGIN_REFUSED;
 use crate::runtime::service::{Answer, Caller, busy, closing, text};
 
 /// What became of a request whose answer may come from elsewhere.
@@ -81,10 +83,19 @@ async fn exchange(
         Err(refusal) => return refusal,
     };
     let upload = Rc::new(Upload::default());
-    let limits = Limits { first_byte_ms: settings.first_byte_timeout_ms, idle_ms: settings.idle_timeout_ms };
+    let limits = Limits {
+        first_byte_ms: settings.first_byte_timeout_ms,
+        idle_ms: settings.idle_timeout_ms,
+        min_body_bytes_per_s: world.settings.limits.min_body_bytes_per_s,
+    };
     let upgrade = caller.handoff.is_some()
         && body.is_end_stream()
         && forward::wants_web_socket(call.parts.version, &call.parts.method, &call.parts.headers);
+    let origins = call.parts.headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes);
+    if upgrade && !world.settings.limits.origins.allows(origins) {
+        world.shard.borrow().metrics().origins_refused.add(1);
+        return closing(text(StatusCode::FORBIDDEN, ORIGIN_REFUSED));
+    }
     let mut outgoing = Outgoing { world, call, query, pool: &pool, upgrade, bodiless: body.is_end_stream() };
     let mut body = RequestBody::new(body, &upload);
     let mut fresh = upgrade;
@@ -108,7 +119,8 @@ async fn exchange(
         match failure {
             Failure::Late => return late(),
             Failure::ClientLate => {
-                return closing(text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time."));
+                world.shard.borrow().metrics().bodies_timed_out.add(1);
+                return closing(text(StatusCode::REQUEST_TIMEOUT, BODY_LATE));
             }
             Failure::ClientBroken => return closing(text(StatusCode::BAD_REQUEST, "The body could not be read.")),
             Failure::Broken { unsent, unanswered, reason } => {
@@ -188,6 +200,7 @@ impl Outgoing<'_> {
             headers: &call.parts.headers,
             endpoint: call.endpoint,
             host: &pool.host,
+            client: call.client,
             peer: call.peer,
             by: &world.settings.proxy.forwarded_by,
             bodiless: *bodiless,

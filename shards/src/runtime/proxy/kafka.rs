@@ -101,7 +101,7 @@ impl Produced<'_> {
             path: call.path,
             query: call.query,
             captures: call.captures,
-            peer: call.peer,
+            peer: call.client,
         };
         let message = request_event::message(target, &request, &correlation, expected, body)?;
         Ok(Exchange { sink: Arc::clone(sink), message, waiting })

@@ -126,6 +126,8 @@ pub(super) struct Call<'a> {
     /// Groups of the endpoint's `path_regex`, the first at index 0, percent-encoded as matched.
     pub(super) captures: &'a [&'a str],
     /// The client's address.
+    pub(super) client: Option<IpAddr>,
+    /// The address that the request came from, which may be a trusted proxy's.
     pub(super) peer: Option<IpAddr>,
 }
 
@@ -185,10 +187,11 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, 
         path: &found.path,
         query: query.as_deref(),
         captures: &found.captures.iter().map(String::as_str).collect::<Vec<_>>(),
+        client: caller.client,
         peer: caller.peer,
     };
     if let (Some(log), None) = (&world.sinks.log, &found.endpoint.secured) {
-        let remote_ip = caller.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let remote_ip = caller.client.map(|peer| peer.to_string()).unwrap_or_default();
         log.call(&found.endpoint, parts.uri.path(), &remote_ip);
     }
     let mut answer = match &found.endpoint.target {

@@ -11,6 +11,7 @@ use hyper::client::conn::{TrySendError, http2};
 use super::line::Line;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
+use crate::limits::pace::Pace;
 use crate::proxy::deadline::Deadline;
 
 /// How long a body waits for the backend's `100 Continue`: not every backend knows it.
@@ -21,6 +22,8 @@ const CONTINUE_MS: u64 = 1_000;
 pub(super) struct Limits {
     pub(super) first_byte_ms: u64,
     pub(super) idle_ms: u64,
+    /// The slowest a body may come on average, in bytes a second; 0 for as slow as it likes.
+    pub(super) min_body_bytes_per_s: u64,
 }
 
 /// Why there is no answer.
@@ -90,6 +93,9 @@ pub(super) async fn over_stream(
 /// Moves the deadline: by every piece of the body, then once more for the answer.
 struct Clock {
     limits: Limits,
+    pace: Pace,
+    /// Until when the body may be silent.
+    silent_until_ms: u64,
     started: bool,
     held: bool,
     waiting: bool,
@@ -98,7 +104,8 @@ struct Clock {
 impl Clock {
     fn new(upload: &Upload, limits: Limits) -> Self {
         upload.moved.set(false);
-        Self { limits, started: false, held: false, waiting: false }
+        let pace = Pace::new(clock::now_ms(), limits.idle_ms, limits.min_body_bytes_per_s);
+        Self { limits, pace, silent_until_ms: 0, started: false, held: false, waiting: false }
     }
 
     /// Ready when the time is over.
@@ -112,16 +119,26 @@ impl Clock {
             } else if upload.moved.replace(false) || !self.started || self.held != upload.is_held() {
                 self.started = true;
                 self.held = upload.is_held();
-                let time_ms = if self.held { CONTINUE_MS.min(self.limits.idle_ms) } else { self.limits.idle_ms };
-                deadline.set(clock::now_ms() + time_ms);
+                let now_ms = clock::now_ms();
+                self.pace.received(upload.received.take());
+                self.silent_until_ms = now_ms + self.limits.idle_ms;
+                deadline.set(if self.held {
+                    now_ms + CONTINUE_MS.min(self.limits.idle_ms)
+                } else {
+                    self.pace.deadline_ms(now_ms)
+                });
             }
             if deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if !upload.is_held() {
+            if upload.is_held() {
+                upload.release();
+            } else if upload.ended.get() || upload.starved.get() || clock::now_ms() >= self.silent_until_ms {
                 return Poll::Ready(());
+            } else {
+                // It is the backend that doesn't ask for more.
+                deadline.set(self.silent_until_ms);
             }
-            upload.release();
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Upload {
     pub(super) starved: Cell<bool>,
     /// Set with every piece.
     pub(super) moved: Cell<bool>,
+    /// Bytes that have come since somebody took them from here.
+    pub(super) received: Cell<u64>,
     /// What the client sent is no body.
     pub(super) broken: Cell<bool>,
     /// The client waits for the backend's `100 Continue` (RFC 9110 section 10.1.1), and so does the body.
@@ -109,7 +111,11 @@ impl Body for RequestBody {
                     forward::clean_trailers(&mut trailers);
                     Frame::trailers(trailers)
                 }
-                Err(data) => data,
+                Err(data) => {
+                    let bytes = data.data_ref().map_or(0, |data| data.len() as u64);
+                    upload.received.set(upload.received.get() + bytes);
+                    data
+                }
             }),
             Err(error) => {
                 upload.broken.set(true);
