@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::limits::origin::Cors;
 use tidegate_shards::proxy::definition::Definition;
+use tidegate_shards::queue::SlowClient;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
@@ -39,6 +40,10 @@ pub struct Config {
     pub internal_host: IpAddr,
     /// Internal port; 0 takes a free one.
     pub internal_port: u16,
+    /// Time over which clients are moved away after SIGTERM, in seconds.
+    pub drain_seconds: u64,
+    /// Listen although another gateway of the same user does.
+    pub takeover: bool,
     /// `access-control-allow-origin` on own answers.
     pub cors: Cors,
     /// Number of shards; `None` derives it from the usable cores.
@@ -59,10 +64,20 @@ pub struct Config {
     pub replay_earliest: bool,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
+    /// Topic in which nodes find each other.
+    pub nodes_topic: String,
+    /// Port for calls of other nodes; 0 takes a free one.
+    pub node_port: u16,
+    /// Host, or `host:port`, under which other nodes reach it; `None` takes `HOST` or `INTERNAL_HOST`.
+    pub node_address: Option<String>,
+    /// `HOST`, as given.
+    pub host: Option<String>,
     /// New connections a minute on this node.
     pub max_connections_per_minute: u32,
     /// Bytes that may wait for one connection.
     pub max_queue_bytes: usize,
+    /// What happens at that bound, and what else clients may ask for; never empty.
+    pub slow_client: Vec<SlowClient>,
     /// Bytes of a request body.
     pub max_body_bytes: usize,
     /// Bytes of an event from Kafka.
@@ -114,6 +129,7 @@ impl Config {
     }
 
     fn read(reader: &mut Reader<'_>) -> Self {
+        let (nodes_topic, node_address) = hub::nodes(reader);
         let mut internal_hosts = reader.addresses("INTERNAL_HOST");
         if internal_hosts.len() > 1 {
             reader.problem("INTERNAL_HOST", "more than one address", "Use one address");
@@ -123,6 +139,8 @@ impl Config {
             inbound_port: reader.port("INBOUND_PORT"),
             internal_host: internal_hosts.pop().unwrap_or(IpAddr::from([127, 0, 0, 1])),
             internal_port: reader.port("API_HTTP_PORT"),
+            drain_seconds: reader.number("DRAIN_SECONDS", 0..=86_400),
+            takeover: reader.switch("TAKEOVER"),
             cors: limits::cors(reader),
             shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
             cpus: cpus(reader),
@@ -133,11 +151,16 @@ impl Config {
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
             replay_earliest: reader.switch("REPLAY_EARLIEST"),
             kafka: hub::kafka(reader),
+            nodes_topic,
+            node_port: reader.port("NODE_PORT"),
+            node_address,
+            host: reader.text("HOST"),
             max_connections_per_minute: u32::try_from(
                 reader.number("MAX_CONNECTIONS_PER_MINUTE", 1..=u64::from(u32::MAX)),
             )
             .unwrap_or(u32::MAX),
             max_queue_bytes: reader.size("MAX_QUEUE_BYTES", 1_024..=MAX_BYTES),
+            slow_client: slow_client(reader),
             max_body_bytes: reader.size("MAX_BODY_BYTES", 1_024..=1 << 30),
             max_event_bytes: reader.size("MAX_EVENT_BYTES", 1_024..=1 << 30),
             max_message_bytes: reader.size("MAX_MESSAGE_BYTES", 125..=1 << 30),
@@ -180,6 +203,16 @@ fn check_sizes(config: &Config, reader: &mut Reader<'_>) {
             "Raise it, or lower MAX_QUEUE_BYTES",
         );
     }
+}
+
+fn slow_client(reader: &mut Reader<'_>) -> Vec<SlowClient> {
+    let names = reader.list("SLOW_CLIENT");
+    let policies: Vec<_> = names.iter().filter_map(|name| SlowClient::named(&name.to_ascii_lowercase())).collect();
+    if policies.len() < names.len() || policies.is_empty() {
+        let remedy = "Use disconnect, drop or conflate; after the one in force, those that clients may ask for";
+        reader.problem("SLOW_CLIENT", "unknown policy", remedy);
+    }
+    policies
 }
 
 fn cpus(reader: &mut Reader<'_>) -> Option<Vec<usize>> {

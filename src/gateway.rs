@@ -1,8 +1,11 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
+mod serve;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
@@ -11,12 +14,14 @@ use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
+use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
+pub use self::serve::{serve, serve_beside};
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
@@ -28,13 +33,13 @@ use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
 use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::sessions::{Blacklist, BlacklistSources};
-use crate::signals::StopSignals;
-use crate::{check, limits};
+use crate::{check, limits, takeover};
 
 /// Events that may wait for one shard; beyond, ingress waits.
 const MAILBOX_EVENTS: usize = 16_384;
@@ -67,6 +72,8 @@ pub struct Gateway {
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     replayer: Option<ReplayThread>,
+    draining: Arc<AtomicBool>,
+    nodes: Option<Arc<Nodes>>,
 }
 
 /// The hub of a node before its threads start.
@@ -134,6 +141,11 @@ impl Gateway {
     /// memory denied, a setting that librdkafka refuses.
     pub fn start(config: &Config) -> io::Result<Self> {
         limits::raise_open_files();
+        if !config.takeover {
+            let mut addresses = listen_addresses(&config.inbound_hosts, config.inbound_port);
+            addresses.push(SocketAddr::new(config.internal_host, config.internal_port));
+            takeover::refuse_taken(&addresses)?;
+        }
         let allowed = cores::allowed()?;
         let cores = cores::plan(config.shards, config.cpus.as_deref(), &allowed, cores::siblings)
             .map_err(|error| io::Error::other(format!("CPUS: {error}")))?;
@@ -175,11 +187,13 @@ impl Gateway {
         };
         let log = request_log(config, requests.as_ref())?;
         let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
+        let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
             log,
+            peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
         let (node, mut publisher) = Node::start(&layout, &settings, &sinks, &bell)
             .inspect_err(|_| stop_following())
@@ -187,11 +201,12 @@ impl Gateway {
         let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
-        let desk = answer_desk(config, &settings.proxy, &node);
+        let desk = answer_desk(config, &settings.proxy, &node, nodes.clone());
 
+        let draining = Arc::<AtomicBool>::default();
         let control = Control::start(ControlParts {
             listen: SocketAddr::new(config.internal_host, config.internal_port),
-            health: health(config, &node, hub.reachability()),
+            health: health(config, &node, hub.reachability(), &draining),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
                 shards: node.metrics().to_vec(),
@@ -202,6 +217,8 @@ impl Gateway {
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
                 reply_state: config.kafka.is_some().then(|| Arc::clone(&replies)),
+                draining: Arc::clone(&draining),
+                nodes: nodes.clone(),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
@@ -225,7 +242,7 @@ impl Gateway {
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
         let started = replayer.transpose().and_then(|replayer| {
             let ingress = hub.start_ingress(config, outlet)?;
-            Ok((replayer, ingress, start_replies(config, settings.node_id, desk, replies)?))
+            Ok((replayer, ingress, start_replies(config, settings.node_id, desk.clone(), replies)?))
         });
         let (replayer, ingress, replies) = match started {
             Ok(started) => started,
@@ -237,6 +254,15 @@ impl Gateway {
                 return Err(error);
             }
         };
+        if let Some(nodes) = &nodes
+            && let Err(error) = nodes.start(config, node.holders(), desk)
+        {
+            control.stop();
+            stop_following();
+            stop.request();
+            shut_down(node);
+            return Err(error);
+        }
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
         Ok(Self {
             addresses,
@@ -251,6 +277,8 @@ impl Gateway {
             requests,
             replies,
             replayer,
+            draining,
+            nodes,
         })
     }
 
@@ -262,6 +290,9 @@ impl Gateway {
 
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
     pub fn stop(self) {
+        if let Some(nodes) = self.nodes {
+            nodes.stop();
+        }
         self.control.stop();
         self.apis.stop();
         self.blacklist.stop();
@@ -329,13 +360,19 @@ fn shut_down(node: Arc<Node>) {
     }
 }
 
-fn health(config: &Config, node: &Arc<Node>, reachability: Option<&Arc<Reachability>>) -> Health {
+fn health(
+    config: &Config,
+    node: &Arc<Node>,
+    reachability: Option<&Arc<Reachability>>,
+    draining: &Arc<AtomicBool>,
+) -> Health {
     let (shards, node) = (node.metrics().len(), Arc::clone(node));
     let seconds = config.kafka.as_ref().map_or(0, |kafka| kafka.unreachable_seconds);
     Health {
         ping: Arc::new(move |shard| node.ping(shard)),
         shards,
         kafka: reachability.map(|reachability| (Arc::clone(reachability), seconds)),
+        draining: Arc::clone(draining),
     }
 }
 
@@ -351,6 +388,7 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
         max_subscriptions: config.max_subscriptions,
         max_queue_bytes: config.max_queue_bytes,
+        slow_client: config.slow_client.as_slice().into(),
         max_body_bytes: config.max_body_bytes,
         max_message_bytes: config.max_message_bytes,
         header_timeout_ms: config.header_timeout_ms,
@@ -407,13 +445,14 @@ fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings
 }
 
 /// Where answers over HTTP come in, and how ids of this node are known.
-fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDesk {
+fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node, nodes: Option<Arc<Nodes>>) -> AnswerDesk {
     let answers = node.answers();
     let topics = config.kafka.as_ref().map(|_| reply_topics(config).names()).unwrap_or_default();
     AnswerDesk {
         correlator: Correlator::new(proxy.correlation_key.clone(), proxy.instance, answers.shards()),
         answers,
         metrics: Arc::new(ReplyMetrics::new(&topics)),
+        nodes,
     }
 }
 
@@ -429,7 +468,7 @@ fn start_replies(
     state: Arc<ReplyState>,
 ) -> io::Result<Option<Replies>> {
     let Some(kafka) = &config.kafka else { return Ok(None) };
-    let AnswerDesk { correlator, answers, metrics } = desk;
+    let AnswerDesk { correlator, answers, metrics, .. } = desk;
     Replies::start(kafka, &reply_topics(config), node_id, correlator, answers, state, metrics).map(Some)
 }
 
@@ -460,39 +499,4 @@ fn listen_addresses(hosts: &[IpAddr], port: u16) -> Vec<SocketAddr> {
         host => *host,
     };
     hosts.iter().map(usable).map(|host| SocketAddr::new(host, port)).collect()
-}
-
-/// Serves until SIGTERM or SIGINT; prints the summary and the warnings.
-///
-/// # Errors
-/// See [`Gateway::start`].
-pub fn serve(config: &Config) -> io::Result<()> {
-    serve_beside(config, |_| Ok(()))
-}
-
-/// [`serve`] with a companion in the same process: it starts once the gateway listens, and is dropped before the gateway
-/// stops.
-///
-/// # Errors
-/// See [`Gateway::start`]; the companion's own.
-pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io::Result<C>) -> io::Result<()> {
-    let signals = StopSignals::register()?;
-    let gateway = Gateway::start(config)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    println!("{}", config.log_format.summary(&gateway.summary(config)));
-    println!("{}", gateway.ready_line());
-    let companion = match companion(gateway.addresses()) {
-        Ok(companion) => companion,
-        Err(error) => {
-            gateway.stop();
-            return Err(error);
-        }
-    };
-    signals.wait();
-    tracing::info!("stopping");
-    drop(companion);
-    gateway.stop();
-    Ok(())
 }

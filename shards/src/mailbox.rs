@@ -116,6 +116,11 @@ pub enum Control {
     },
     /// Ask this shard's store of answers.
     Store(StoreCall),
+    /// Accept no more connections, let requests finish, and move streams away over this time.
+    Drain {
+        /// In milliseconds.
+        drain_ms: u64,
+    },
     /// Close everything and end.
     Shutdown,
 }

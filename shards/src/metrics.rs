@@ -104,6 +104,12 @@ pub struct ShardMetrics {
     pub bodies_timed_out: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Events left out of slow clients' queues, with a notice to the client.
+    pub events_dropped: Cell,
+    /// Events left out of slow clients' queues because a newer one stands for them.
+    pub events_conflated: Cell,
+    /// Streams and sessions told to go elsewhere, because the node drains.
+    pub connections_moved: Cell,
     /// Connections ended because their session was blacklisted.
     pub connections_killed: Cell,
     /// Connections ended because their token had expired.
@@ -174,6 +180,9 @@ impl Default for ShardMetrics {
             requests_limited_token: cell(),
             bodies_timed_out: cell(),
             connections_slow: cell(),
+            events_dropped: cell(),
+            events_conflated: cell(),
+            connections_moved: cell(),
             connections_killed: cell(),
             connections_expired: cell(),
             subscriptions: cell(),

@@ -10,6 +10,7 @@ use crate::extractor::Extractors;
 use crate::limits::LimitSettings;
 use crate::limits::origin::Cors;
 use crate::proxy::table::ApiTable;
+use crate::queue::SlowClient;
 use crate::sessions::SessionTable;
 use crate::subscription::SubscriptionMode;
 use crate::token::TokenKey;
@@ -31,6 +32,8 @@ pub struct ShardSettings {
     pub max_subscriptions: usize,
     /// Bytes that may wait for one connection before the bound's action is taken.
     pub max_queue_bytes: usize,
+    /// What happens at that bound: the first unless the client asks for another of these (`SLOW_CLIENT`). Never empty.
+    pub slow_client: Box<[SlowClient]>,
     /// Bytes of a request body on the calls that Tidegate answers itself.
     pub max_body_bytes: usize,
     /// Bytes of one WebSocket message from a client.
@@ -117,6 +120,7 @@ impl Default for ShardSettings {
             max_connections_per_minute: 5_000,
             max_subscriptions: 1_000,
             max_queue_bytes: 2 << 20,
+            slow_client: Box::new([SlowClient::Disconnect]),
             max_body_bytes: 1 << 20,
             max_message_bytes: 64 << 10,
             header_timeout_ms: 10_000,

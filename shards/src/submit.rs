@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_channel::oneshot;
 
+use crate::peers::Peers;
 use crate::proxy::outbound::{RequestLog, RequestSink};
 use crate::replay::ReplaySource;
 
@@ -58,6 +59,8 @@ pub struct Sinks {
     pub replay: Option<Arc<dyn ReplaySource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
+    /// Other nodes; `None` where this one knows of no other.
+    pub peers: Option<Arc<dyn Peers>>,
 }
 
 impl fmt::Debug for Sinks {
@@ -66,6 +69,7 @@ impl fmt::Debug for Sinks {
             .debug_struct("Sinks")
             .field("requests", &self.requests.is_some())
             .field("log", &self.log.is_some())
+            .field("peers", &self.peers.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -111,6 +111,19 @@ pub const CATALOGUE: &[Setting] = &[
         "127.0.0.1",
         "Address of the internal port; it has no access control, so open it to trusted networks only",
     ),
+    text(
+        LISTENERS,
+        "DRAIN_SECONDS",
+        "SECONDS",
+        "30",
+        "Time over which clients are moved away after SIGTERM; 0 ends their connections at once",
+    ),
+    switch(
+        LISTENERS,
+        "TAKEOVER",
+        "false",
+        "Listen although another gateway of the same user does: it is to be stopped then, and drains",
+    ),
     text(LISTENERS, "HOST", "NAME", "", "Name or address of this node as others see it"),
     text(
         LISTENERS,
@@ -211,6 +224,21 @@ pub const CATALOGUE: &[Setting] = &[
     text(KAFKA, "KAFKA_RESTART_DELAY_MS", "MS", "1000", "Longest pause between two attempts to reach a broker"),
     text(KAFKA, "KAFKA_SERIALIZER", "FORMAT", "", "Serialisation of produced events: avro"),
     text(KAFKA, "KAFKA_SCHEMA_REGISTRY_HOST", "HOST:PORT", "", "Schema registry for Avro"),
+    text(
+        KAFKA,
+        "NODES_TOPIC",
+        "TOPIC",
+        "tidegate.nodes",
+        "Compacted topic in which nodes with the same NODE_COOKIE find each other",
+    ),
+    text(
+        KAFKA,
+        "NODE_ADDRESS",
+        "HOST[:PORT]",
+        "",
+        "Where other nodes reach NODE_PORT [default: HOST, or INTERNAL_HOST]",
+    ),
+    text(KAFKA, "NODE_PORT", "PORT", "0", "Port on INTERNAL_HOST for calls of other nodes; 0 takes a free one"),
     text(KAFKA, "KAFKA_LOG_TOPIC", "TOPIC", "rig-request-log", "Topic of the request log"),
     text(KAFKA, "KAFKA_LOG_SCHEMA", "SUBJECT", "", "Avro schema of the request log"),
     text(
@@ -249,7 +277,14 @@ pub const CATALOGUE: &[Setting] = &[
         "MAX_QUEUE_BYTES",
         "BYTES",
         "2097152",
-        "Bytes that may wait for a slow client before it is disconnected",
+        "Bytes that may wait for a slow client before SLOW_CLIENT says what happens",
+    ),
+    text(
+        LIMITS,
+        "SLOW_CLIENT",
+        "POLICY,…",
+        "disconnect",
+        "Slow clients: disconnect, drop (events, with a notice) or conflate (newest per subject); clients may ask for the later ones",
     ),
     text(
         LIMITS,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
@@ -14,6 +14,7 @@ use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyState, ReplyTopicMetrics};
 use crate::sessions::Blacklist;
@@ -37,6 +38,10 @@ pub struct MetricSources {
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Other nodes, where there may be some.
+    pub nodes: Option<Arc<Nodes>>,
+    /// Whether the node moves its clients away.
+    pub draining: Arc<AtomicBool>,
     /// Blacklisted sessions.
     pub blacklist: Option<Arc<Blacklist>>,
 }
@@ -53,6 +58,16 @@ impl MetricSources {
         self.write_shards(&mut page);
         refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
+        if let Some(nodes) = &self.nodes {
+            let counts = nodes.counts();
+            page.single("tidegate_nodes", Kind::Gauge, "Other nodes that live.", nodes.others());
+            let name = "tidegate_node_calls_total";
+            page.family(name, Kind::Counter, "Calls passed on to other nodes.");
+            page.sample(name, &[("outcome", "answered")], counts.answered.load(Ordering::Relaxed));
+            page.sample(name, &[("outcome", "unreachable")], counts.unreachable.load(Ordering::Relaxed));
+        }
+        let draining = u8::from(self.draining.load(Ordering::Relaxed));
+        page.single("tidegate_draining", Kind::Gauge, "1 while clients are moved away.", draining);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
     }
@@ -237,6 +252,24 @@ impl MetricSources {
                 |shard| &shard.connections_slow,
             ),
             (
+                "tidegate_events_dropped_total",
+                Kind::Counter,
+                "Events left out for slow clients, with a notice.",
+                |shard| &shard.events_dropped,
+            ),
+            (
+                "tidegate_events_conflated_total",
+                Kind::Counter,
+                "Events left out for slow clients that newer ones stand for.",
+                |shard| &shard.events_conflated,
+            ),
+            (
+                "tidegate_connections_moved_total",
+                Kind::Counter,
+                "Streams and sessions told to go elsewhere.",
+                |shard| &shard.connections_moved,
+            ),
+            (
                 "tidegate_connections_killed_total",
                 Kind::Counter,
                 "Connections ended because their session was blacklisted.",
@@ -374,6 +407,8 @@ mod tests {
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
+            nodes: None,
+            draining: Arc::default(),
             blacklist: None,
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
@@ -398,6 +433,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_draining 0",
+            "tidegate_connections_moved_total{shard=\"1\"} 0",
             "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
             "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {

@@ -16,6 +16,7 @@ use super::router::{Api, router};
 use super::{AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
 use crate::sessions::Blacklist;
+use crate::takeover;
 
 /// How long open calls may go on after the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,8 +72,7 @@ impl Control {
                 format!("the internal port can't listen on {listen}: {error}; set API_HTTP_PORT or INTERNAL_HOST"),
             )
         };
-        let listener = std::net::TcpListener::bind(listen).map_err(wrap)?;
-        listener.set_nonblocking(true)?;
+        let listener = takeover::bind(listen).map_err(wrap)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);

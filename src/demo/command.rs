@@ -68,7 +68,7 @@ impl DemoArguments {
             .as_ref()
             .map_or_else(|| "the local hub".to_owned(), |kafka| format!("Kafka at {}", kafka.brokers.join(",")));
         if self.shop_only {
-            let signals = StopSignals::register()?;
+            let mut signals = StopSignals::register()?;
             let _shop = self.open(&hub, config)?;
             signals.wait();
             return Ok(());

@@ -28,12 +28,18 @@ const ACCEPTS_IN_A_ROW: usize = 32;
 /// Pause after the process has run out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// A listening socket and its descriptor, which glommio doesn't tell.
+pub(super) struct Listener {
+    pub(super) fd: RawFd,
+    pub(super) listener: TcpListener,
+}
+
 /// Binds every address with `SO_REUSEPORT`, so that the kernel spreads connections over the shards.
-pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<Listener>> {
     addresses.iter().map(|address| bind_one(*address).map_err(|error| explain(*address, &error))).collect()
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
@@ -45,8 +51,9 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    let fd = socket.into_raw_fd();
     // SAFETY: the descriptor is a listening socket that nobody else owns any more.
-    Ok(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) })
+    Ok(Listener { fd, listener: unsafe { TcpListener::from_raw_fd(fd) } })
 }
 
 fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
@@ -60,11 +67,11 @@ fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
 }
 
 /// The listeners' addresses, with port 0 resolved.
-pub(super) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+pub(super) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|bound| bound.listener.local_addr().ok()).collect()
 }
 
-/// Accepts until the process ends: a pending accept must never be dropped.
+/// Accepts until the listener has been shut down, or the process ends: a pending accept must never be dropped.
 pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
     let mut in_a_row = 0;
     loop {
@@ -76,6 +83,7 @@ pub(super) async fn accept(world: SharedWorld, listener: TcpListener) {
                     stream::start(&world, stream);
                 }
             }
+            Err(_) if world.listeners.borrow().is_empty() => return,
             Err(error) => {
                 tracing::warn!(
                     shard = world.number, %error,

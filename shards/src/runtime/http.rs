@@ -216,6 +216,7 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
+    let mut told = false;
     poll_fn(|cx| {
         if note_waker(world, address, cx) == Closing::Now {
             if streams.are_idle() {
@@ -224,6 +225,10 @@ async fn serve_http2(world: &SharedWorld, address: Address, io: Io, progress: Pr
                 let _last_frame = connection.as_mut().poll(cx);
             }
             return Poll::Ready(());
+        }
+        if world.draining.get() && !std::mem::replace(&mut told, true) {
+            // GOAWAY (RFC 9113 section 6.8); what has begun is answered.
+            connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map(|_ended| ())
     })

@@ -24,6 +24,7 @@ mod tokens;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,6 +57,12 @@ struct World {
     rates: RefCell<RequestRates>,
     readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
+    /// The node is about to end: no answer keeps its connection.
+    draining: Cell<bool>,
+    /// Descriptors of the listeners, which the accept tasks own; empty once they are closed.
+    listeners: RefCell<Vec<RawFd>>,
+    /// When the listeners close, in milliseconds; `u64::MAX` without a drain.
+    listen_until_ms: Cell<u64>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,
 }

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::cursor::ResumeFrom;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
+use crate::queue::SlowClient;
 use crate::settings::ShardSettings;
 use crate::shard::connection::{Address, Output};
 use crate::shard::identity::Identity;
@@ -34,6 +35,7 @@ pub(super) struct Opening {
     client: Option<IpAddr>,
     /// The CORS lines of a refusal.
     cors: String,
+    slow: SlowClient,
 }
 
 /// What a connection begins with.
@@ -109,12 +111,16 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
         world.shard.borrow().metrics().origins_refused.add(1);
         return Err(plain(&world.settings.cors.lines(head.header("origin")), "403 Forbidden", ORIGIN_REFUSED));
     }
-    let requested = match kind {
+    let mut requested = match kind {
         Kind::Echo => Ok(Requested::default()),
         _ => requested(world, head.query, head.header_values("authorization")),
     };
     let wishes = Wishes::read(head.query, head.header_text("last-event-id"));
-    Ok(Opening { kind, greeting, requested, wishes, client: None, cors: String::new() })
+    let slow = slow_client_of(world, head.query).unwrap_or_else(|reason| {
+        requested = Err(reason);
+        SlowClient::Disconnect
+    });
+    Ok(Opening { kind, greeting, requested, wishes, client: None, cors: String::new(), slow })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
@@ -122,6 +128,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
     let cors = world.settings.cors.lines(head.header("origin"));
     let requested = requested(world, head.query, head.header_values("authorization"))
         .map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let slow = slow_client_of(world, head.query).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
@@ -134,6 +141,7 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
         wishes: Wishes::read(head.query, head.header_text("last-event-id")),
         client: None,
         cors,
+        slow,
     })
 }
 
@@ -149,6 +157,20 @@ pub(super) fn requested<'a>(
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), parse_list);
     let subscriptions = list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop));
     Ok(Requested { subscriptions: subscriptions.map_err(|error| error.to_string())?, identity })
+}
+
+/// What is to happen if the client is too slow: as the query asks, where the operator allows it. Only a query that has
+/// `slow` in it is read.
+pub(super) fn slow_client_of(world: &World, query: Option<&str>) -> Result<SlowClient, String> {
+    let allowed = &world.settings.slow_client;
+    let default = allowed.first().copied().unwrap_or_default();
+    let Some(query) = query.filter(|query| query.contains("slow")) else { return Ok(default) };
+    let query = ConnectionQuery::parse(query, BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
+    let Some(name) = query.slow else { return Ok(default) };
+    SlowClient::named(&name).filter(|asked| allowed.contains(asked)).ok_or_else(|| {
+        let names: Vec<_> = allowed.iter().map(|one| one.name()).collect();
+        format!("slow={name} is not allowed here; what is (SLOW_CLIENT): {}", names.join(", "))
+    })
 }
 
 /// What comes into force of automatic and manual subscriptions, within what one connection may have.
@@ -176,7 +198,7 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, requested, wishes, client, cors } = opening;
+    let Opening { kind, greeting, requested, wishes, client, cors, slow } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     let client = client.filter(|_| !shard.is_held(address));
@@ -218,6 +240,7 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         connection.cursor = web_socket && wishes.cursor;
     }
     shard.open(address, output, greeting, &token, now_ms);
+    shard.set_slow_client(address, slow);
     let Requested { subscriptions, identity } = requested.unwrap_or_default();
     match wishes.from {
         Some(from) => shard.resume(address, &subscriptions, from, None),

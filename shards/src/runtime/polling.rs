@@ -6,24 +6,27 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::service::{Answer, Caller, busy, refused, text};
+use super::service::{Answer, Caller, busy, refused, text, unreachable_node};
+use super::tokens::Place;
 use super::{SharedWorld, bearer, tokens};
 use crate::bearer::Bearer;
 use crate::clock;
 use crate::cookie::{self, FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
+use crate::peers::Unreachable;
 use crate::query::{BrokenEncoding, ConnectionQuery};
 use crate::runtime::open::{Wishes, in_force};
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
-use crate::token::TokenKind;
+use crate::token::{ConnectionAddress, TokenKind};
 
 /// Answers one call.
 pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     let mut answer = match poll(world, parts).await {
         Polled::Answer(token, answer) => json(&token, &answer.last_event_id, answer.cursor.as_deref(), answer.body),
         Polled::Busy => busy(),
+        Polled::Unreachable => unreachable_node(),
         Polled::NoSession => open(world, caller, parts).await,
     };
     let credentials = HeaderValue::from_static("true");
@@ -34,15 +37,20 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts) 
 enum Polled {
     Answer(String, PollAnswer),
     Busy,
+    Unreachable,
     NoSession,
 }
 
 async fn poll(world: &SharedWorld, parts: &Parts) -> Polled {
     let cookies = PollCookies::parse(parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes));
     let Some(token) = cookies.connection_token else { return Polled::NoSession };
-    let Some((TokenKind::Session, shard, address)) = tokens::open(world, &token) else { return Polled::NoSession };
-    let (reply, answer) = oneshot::channel();
+    let Some((TokenKind::Session, place)) = tokens::open(world, &token) else { return Polled::NoSession };
     let last_event_id = cookies.last_event_id.into_owned();
+    let (shard, address) = match place {
+        Place::Here(shard, address) => (shard, address),
+        Place::Elsewhere(at) => return poll_elsewhere(world, at, token.into_owned(), last_event_id).await,
+    };
+    let (reply, answer) = oneshot::channel();
     if shard == world.number {
         world.shard.borrow_mut().poll(address, last_event_id, reply, clock::now_ms());
     } else {
@@ -54,6 +62,17 @@ async fn poll(world: &SharedWorld, parts: &Parts) -> Polled {
     match answer.await {
         Ok(answer) => Polled::Answer(token.into_owned(), answer),
         Err(oneshot::Canceled) => Polled::NoSession,
+    }
+}
+
+async fn poll_elsewhere(world: &SharedWorld, at: ConnectionAddress, token: String, last_event_id: String) -> Polled {
+    let Some(peers) = &world.sinks.peers else { return Polled::NoSession };
+    let (reply, answer) = oneshot::channel();
+    peers.poll(at, last_event_id, reply);
+    match answer.await {
+        Ok(Ok(Some(answer))) => Polled::Answer(token, answer),
+        Ok(Ok(None)) => Polled::NoSession,
+        Ok(Err(Unreachable)) | Err(oneshot::Canceled) => Polled::Unreachable,
     }
 }
 

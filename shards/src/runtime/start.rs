@@ -120,6 +120,9 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             rates,
             readiness,
             stopping: Cell::new(false),
+            draining: Cell::new(false),
+            listeners: RefCell::new(listeners.iter().map(|bound| bound.fd).collect()),
+            listen_until_ms: Cell::new(u64::MAX),
             tasks: Cell::new(0),
         });
         let urgent = glommio::executor().create_task_queue(Shares::Static(1000), Latency::Matters(PREEMPT), "mailbox");
@@ -129,8 +132,8 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             Ok(wheel) => drop(wheel.detach()),
             Err(error) => tracing::error!(shard = number, %error, "the wheel's task could not be started"),
         }
-        for listener in listeners {
-            glommio::spawn_local(accept::accept(Rc::clone(&world), listener)).detach();
+        for bound in listeners {
+            glommio::spawn_local(accept::accept(Rc::clone(&world), bound.listener)).detach();
         }
         let _starter_is_gone = ready.send(Ok(addresses));
         match mailbox {

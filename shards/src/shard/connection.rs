@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::session::LongPolling;
 use crate::interest::Transports;
-use crate::queue::Queue;
+use crate::queue::{Queue, SlowClient};
 
 /// Marks the end of a list of deliveries.
 pub(super) const END: u32 = u32::MAX;
@@ -84,6 +84,8 @@ pub struct Connection {
     pub(super) last: u32,
     /// The end of the connection.
     pub closing: Closing,
+    /// What happens if it takes its output too slowly.
+    pub slow: SlowClient,
     /// The socket took less than there was; its task waits for writability.
     pub blocked: bool,
     /// Its client asked for the cursor of each event (WebSocket, long polling).
@@ -152,6 +154,7 @@ impl Connections {
             first: END,
             last: END,
             closing: Closing::No,
+            slow: SlowClient::Disconnect,
             blocked: false,
             cursor: false,
             replaying: false,

@@ -14,10 +14,12 @@ use super::session::StoredEvent;
 use super::stored_text::StoredText;
 use super::{Shard, socket};
 use crate::clock;
+use crate::event::conflation_key;
 use crate::mailbox::Mail;
-use crate::queue::{Frame, SegmentHold};
+use crate::queue::{Content, Frame, SegmentHold, SlowClient};
 use crate::record::{self, Range};
 use crate::segment::Segment;
+use crate::sse;
 
 /// Bytes gathered into one send.
 const SEND_BYTES: usize = 256 * 1024;
@@ -38,6 +40,8 @@ struct BatchEvent {
     received_us: u64,
     /// A copy of the text, made when the first long-polling session needs it.
     stored: OnceCell<StoredEvent>,
+    /// What the event is about, found when the first client that conflates needs it.
+    key: OnceCell<Option<u64>>,
 }
 
 /// One event for one connection; a link of the connection's list.
@@ -69,6 +73,18 @@ impl BatchEvent {
     fn bytes(&self, encoding: Encoding) -> &[u8] {
         let range = self.range(encoding);
         self.segment.bytes(range.offset, range.len)
+    }
+
+    fn key(&self, hasher: &ahash::RandomState) -> Option<u64> {
+        *self.key.get_or_init(|| {
+            let record = record::read(&self.segment, self.record);
+            let body = record.body.get();
+            if body.len > 0 {
+                conflation_key(&record.event_type, self.segment.bytes(body.offset, body.len), hasher)
+            } else {
+                conflation_key(&record.event_type, &sse::body_of(self.bytes(Encoding::EventStream)), hasher)
+            }
+        })
     }
 
     fn frame(&self, encoding: Encoding) -> Frame {
@@ -173,6 +189,7 @@ impl Shard {
                 ws_cursor: record.ws_cursor.get(),
                 received_us,
                 stored: OnceCell::new(),
+                key: OnceCell::new(),
             });
         }
         self.batch.matched = matched;
@@ -338,10 +355,13 @@ impl Shard {
 
     /// Queues the run from `from` on; `sent` bytes of its first frame are out.
     fn queue_run(&mut self, slot: u32, encoding: Encoding, batch: &Batch, from: usize, mut sent: usize) {
+        let slow = self.connections.at(slot).map(|connection| connection.slow);
         for &event in &batch.run[from..] {
-            let frame = batch.events[event as usize].frame(encoding);
+            let event = &batch.events[event as usize];
+            let frame = event.frame(encoding);
             if frame.bytes().len() > sent {
-                self.enqueue(slot, frame, sent);
+                let key = if slow == Some(SlowClient::Conflate) { event.key(&self.keys) } else { None };
+                self.enqueue(slot, frame, sent, Content::Event(key));
             }
             sent = 0;
         }

@@ -4,9 +4,13 @@ use bytes::Bytes;
 
 use super::connection::{Address, Closing, Output};
 use super::{HEARTBEAT_CHUNK, Shard, own_events};
+use crate::queue::SlowClient;
 use crate::record;
 use crate::sse;
 use crate::ws::encode::{self, OpCode};
+
+/// Heartbeats without a byte taken, after which a client that is allowed to be slow is gone.
+const MAX_IDLE_HEARTBEATS: u8 = 4;
 
 impl Shard {
     /// The cursor of everything that this shard has taken from ingress.
@@ -59,7 +63,21 @@ impl Shard {
 
     /// Shows that the connection lives. An event stream's client is told the present cursor too, in an event without data,
     /// which a browser doesn't dispatch (WHATWG HTML, section 9.2.6): who gets few events comes back with a young cursor.
+    /// No second heartbeat waits behind a first one. A client whose events are left out must take something at times: otherwise
+    /// it would be kept for ever.
     pub(super) fn heartbeat(&mut self, address: Address) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        if let Some(queue) = connection.queue.as_mut().filter(|queue| !queue.is_empty())
+            && connection.slow != SlowClient::Disconnect
+        {
+            if queue.note_heartbeat() >= MAX_IDLE_HEARTBEATS {
+                self.metrics.connections_slow.add(1);
+                return self.close(address, Closing::Now);
+            }
+            if queue.has_control() {
+                return;
+            }
+        }
         let Some(connection) = self.connections.get(address) else { return };
         let cursor = if connection.replaying { None } else { self.current_cursor() };
         match connection.output {

@@ -8,8 +8,10 @@
 pub mod admission;
 pub mod connection;
 mod delivery;
+mod drain;
 mod heartbeat;
 pub mod identity;
+mod output;
 pub mod own_events;
 mod replay;
 #[cfg(test)]
@@ -24,25 +26,23 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
 use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::drain::Drain;
 use self::identity::Identities;
 use self::replay::Replays;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
-use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
-use crate::queue::{Frame, Queue, SegmentHold};
+use crate::queue::SegmentHold;
 use crate::record::Range;
 use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
-use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 
 /// Ends a chunked event stream (RFC 9112 section 7.1).
@@ -89,6 +89,10 @@ pub struct Shard {
     position: Option<Arc<str>>,
     replays: Replays,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+    /// Hashes what events are about, for clients that conflate.
+    keys: ahash::RandomState,
+    /// The node is about to end.
+    drain: Option<Box<Drain>>,
 }
 
 impl Shard {
@@ -123,6 +127,8 @@ impl Shard {
             position: None,
             replays: Replays::default(),
             older_segments: std::collections::VecDeque::new(),
+            keys: ahash::RandomState::new(),
+            drain: None,
         }
     }
 
@@ -218,6 +224,7 @@ impl Shard {
         };
         if let Some((timer, after_ms)) = timer {
             self.wheel.insert(now_ms + after_ms, key(address, timer));
+            self.drain_later(address);
         }
         self.cork = Some((address.slot, greeting));
         let data = own_events::connection_create_data(token);
@@ -283,16 +290,17 @@ impl Shard {
         self.send(address, frame.into());
     }
 
-    /// Tells every stream's client that the node goes away, and ends the streams once that is sent.
-    pub fn finish_all(&mut self) {
-        let streams: Vec<_> = self
+    /// Tells every client at once that the node goes away, and ends the connections once that is sent.
+    pub fn finish_all(&mut self, now_ms: u64) {
+        self.start_drain(0, now_ms);
+        let requests: Vec<_> = self
             .connections
             .iter_mut()
-            .filter(|(_, connection)| connection.output.transport() != Transports::LONG_POLLING)
+            .filter(|(_, connection)| matches!(connection.output, Output::Http))
             .map(|(address, _)| address)
             .collect();
-        for address in streams {
-            self.finish(address, Some(close_code::GOING_AWAY), "The gateway is shutting down.");
+        for address in requests {
+            self.close(address, Closing::AfterFlush);
         }
     }
 
@@ -309,130 +317,6 @@ impl Shard {
         }
     }
 
-    /// Sends bytes of this connection alone, after what waits.
-    pub fn send(&mut self, address: Address, bytes: Bytes) {
-        if let Some((slot, cork)) = &mut self.cork
-            && *slot == address.slot
-        {
-            cork.extend_from_slice(&bytes);
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        let waiting = connection.queue.as_ref().is_some_and(|queue| !queue.is_empty());
-        let sent = match connection.output.fd() {
-            Some(fd) if !waiting => match socket::send(fd, &bytes) {
-                Ok(sent) => {
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    sent
-                }
-                Err(_) => return self.close(address, Closing::Now),
-            },
-            _ => 0,
-        };
-        if sent < bytes.len() {
-            self.enqueue(address.slot, Frame::Owned(bytes), sent);
-        }
-    }
-
-    /// Sends a control frame ahead of the data that waits.
-    pub fn send_control(&mut self, address: Address, bytes: Bytes) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        match connection.queue.as_mut().filter(|queue| !queue.is_empty()) {
-            Some(queue) => {
-                self.metrics.queue_bytes.add(bytes.len() as u64);
-                queue.push_control(bytes);
-                self.enforce_bound(address.slot);
-                self.shed();
-            }
-            None => self.send(address, bytes),
-        }
-    }
-
-    /// Queues a frame of which `sent` bytes are out.
-    fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.closing == Closing::Now {
-            // Nobody will send it; the rest of a batch must not pile up behind the bound.
-            return;
-        }
-        let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
-        let before = queue.bytes();
-        queue.push(frame, sent);
-        self.metrics.queue_bytes.add((queue.bytes() - before) as u64);
-        connection.blocked = connection.output.fd().is_some();
-        connection.wake();
-        self.enforce_bound(slot);
-        self.shed();
-    }
-
-    /// Ends a connection that has more waiting than it may.
-    fn enforce_bound(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.queued_bytes() > self.settings.max_queue_bytes && connection.closing != Closing::Now {
-            connection.closing = Closing::Now;
-            connection.wake();
-            self.metrics.connections_slow.add(1);
-        }
-    }
-
-    /// Sends what waits until the socket is full. Returns whether all is out.
-    pub fn flush_queue(&mut self, address: Address) -> bool {
-        const SEND_BYTES: usize = 256 * 1024;
-        let Some(connection) = self.connections.get_mut(address) else { return true };
-        let (Some(fd), Some(queue)) = (connection.output.fd(), connection.queue.as_mut()) else { return true };
-        let mut out = Vec::new();
-        while !queue.is_empty() {
-            out.clear();
-            queue.gather(&mut out, SEND_BYTES);
-            match socket::send(fd, &out) {
-                Ok(0) => break,
-                Ok(sent) => {
-                    queue.consume(sent);
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    self.metrics.queue_bytes.subtract(sent as u64);
-                    if sent < out.len() {
-                        break;
-                    }
-                }
-                Err(_) => {
-                    connection.closing = Closing::Now;
-                    return false;
-                }
-            }
-        }
-        let done = queue.is_empty();
-        if done {
-            connection.blocked = false;
-            connection.queue = None;
-        }
-        done
-    }
-
-    /// Somebody else sent this much of what waits.
-    pub fn sent(&mut self, address: Address, sent: usize) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        let Some(queue) = connection.queue.as_mut() else { return };
-        queue.consume(sent);
-        self.metrics.sends.add(1);
-        self.metrics.sent_bytes.add(sent as u64);
-        self.metrics.queue_bytes.subtract(sent as u64);
-    }
-
-    /// Takes the next frame of a pulled event stream.
-    pub fn pull(&mut self, address: Address) -> Option<Bytes> {
-        let connection = self.connections.get_mut(address)?;
-        let frame = connection.queue.as_mut()?.pop()?;
-        let bytes = match frame {
-            Frame::Owned(bytes) => bytes,
-            shared @ Frame::Shared(..) => Bytes::copy_from_slice(shared.bytes()),
-        };
-        self.metrics.queue_bytes.subtract(bytes.len() as u64);
-        self.metrics.sent_bytes.add(bytes.len() as u64);
-        Some(bytes)
-    }
-
     /// Lets time pass: heartbeats, ends of waits, deadlines.
     pub fn tick(&mut self, now_ms: u64) {
         let mut due = std::mem::take(&mut self.due);
@@ -443,6 +327,7 @@ impl Shard {
         self.due = due;
         self.resume_parked(now_ms);
         self.end_killed_sessions(now_ms);
+        self.drain_step(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {

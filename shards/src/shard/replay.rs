@@ -13,6 +13,7 @@ use ahash::RandomState;
 
 use super::connection::{Address, Closing, Output};
 use super::session::StoredEvent;
+use super::stored_text::StoredText;
 use super::{Shard, own_events};
 use crate::clock;
 use crate::cursor::{CursorWriter, Layout, Loss, Vector};
@@ -429,7 +430,7 @@ impl Shard {
             }
             Output::Session(_) => {
                 let (cursor, address) = (cursor.to_owned(), client.address);
-                let body: StoredEvent = String::from_utf8_lossy(body).into();
+                let body: StoredEvent = StoredText::new(String::from_utf8_lossy(body), &self.metrics);
                 self.metrics.replayed.add(1);
                 return self.store_event(address, &record.id, &body, &cursor);
             }

@@ -30,6 +30,8 @@ pub struct LongPolling {
     /// Events had to go that the client may not have.
     forgot: bool,
     waiting: Vec<Waiting>,
+    /// The node drains: the next call is the last, and the session ends at this time without it.
+    leaves_ms: Option<u64>,
 }
 
 /// A call that waits for an event.
@@ -44,7 +46,7 @@ impl LongPolling {
     /// A session whose first call is this one.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
-        Self { session: Session::new(now_ms), seen: String::new(), forgot: false, waiting: Vec::new() }
+        Self { session: Session::new(now_ms), seen: String::new(), forgot: false, waiting: Vec::new(), leaves_ms: None }
     }
 
     /// Has something been forgotten that came after this id?
@@ -98,12 +100,30 @@ impl Shard {
         session.session.touch(now_ms);
         session.seen.clone_from(&last_event_id);
         session.waiting.retain(|waiting| !waiting.reply.is_canceled());
-        if !session.session.after(&last_event_id).is_empty() {
+        if session.leaves_ms.is_some() {
+            let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
+            self.remove(address);
+        } else if !session.session.after(&last_event_id).is_empty() {
             let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
         } else {
             session.waiting.push(Waiting { last_event_id, until_ms, reply });
             self.wheel.insert(until_ms, key(address, Timer::Poll));
         }
+    }
+
+    /// Answers the calls that wait, which leaves their client with everything there is. Returns whether the session must
+    /// stay for one more call, until `leaves_ms` at most, since none was waiting.
+    pub(super) fn leave_session(&mut self, address: Address, leaves_ms: u64) -> bool {
+        let Some(session) = self.session(address) else { return false };
+        let mut answered = false;
+        for waiting in std::mem::take(&mut session.waiting) {
+            answered |= waiting.reply.send(session.answer(&waiting.last_event_id)).is_ok();
+        }
+        if !answered {
+            session.leaves_ms = Some(leaves_ms);
+            self.wheel.insert(leaves_ms, key(address, Timer::Session));
+        }
+        !answered
     }
 
     pub(super) fn store_own_event(&mut self, address: Address, body: String, cursor: &str) {
@@ -156,7 +176,7 @@ impl Shard {
     pub(super) fn session_timer(&mut self, address: Address, now_ms: u64) {
         let life_ms = self.settings.long_polling_session_ms;
         let Some(session) = self.session(address) else { return };
-        let ends_ms = session.session.expires_at_ms(life_ms);
+        let ends_ms = session.session.expires_at_ms(life_ms).min(session.leaves_ms.unwrap_or(u64::MAX));
         if ends_ms <= now_ms && session.waiting.is_empty() {
             self.remove(address);
         } else {

@@ -138,6 +138,17 @@ impl Gateway {
         let _ = self.child.wait();
     }
 
+    /// Sends the process a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} can be sent");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        wait_for("the gateway to end", || self.child.try_wait().expect("the child can be asked"))
+    }
+
     /// Fails the test if the process has ended.
     pub(crate) fn assert_alive(&mut self) {
         let ended = self.child.try_wait().expect("the child can be asked");

@@ -15,6 +15,8 @@ pub(crate) struct Event {
     pub(crate) data: String,
     /// The last `id:` line of this event.
     pub(crate) id: Option<String>,
+    /// The last `retry:` line, in milliseconds.
+    pub(crate) retry_ms: Option<u64>,
     /// Field names in the order of their lines.
     pub(crate) fields: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Parser {
             name: String::new(),
             data: String::new(),
             id: None,
+            retry_ms: None,
             fields: Vec::new(),
         });
         match field {
@@ -96,7 +99,7 @@ impl Parser {
                 }
                 event.data.push_str(value);
             }
-            "retry" => {}
+            "retry" => event.retry_ms = value.parse().ok(),
             other => panic!("no such field in an event stream: {other:?}"),
         }
         event.fields.push(field.to_owned());
