@@ -91,6 +91,7 @@ impl KafkaIngress {
             assignments: assignments_to_us,
             requests: requests_to_watcher,
             bell: outlet.bell().clone(),
+            identify: true,
             ids: Vec::new(),
         };
         let watcher = thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || {

@@ -90,6 +90,8 @@ pub(crate) struct Watch {
     pub(crate) assignments: Sender<Assignment>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) bell: Bell,
+    /// Whether the reader wants to know the topics' ids.
+    pub(crate) identify: bool,
     /// The topics' ids, as they were told to the reader.
     pub(crate) ids: Vec<Option<u128>>,
 }
@@ -145,6 +147,7 @@ impl Watch {
                     }
                     let id = match listing {
                         Listing::Missing => None,
+                        _ if !self.identify => None,
                         _ => topic_id(client, &self.topics[index].name),
                     };
                     let remade = matches!((id, self.ids[index]), (Some(now), Some(before)) if now != before);

@@ -90,6 +90,7 @@ impl Replies {
             assignments: assignments_to_us,
             requests: requests_to_watcher,
             bell: bell.clone(),
+            identify: false,
             ids: Vec::new(),
         };
         let watcher = thread::Builder::new().name("replies-watch".to_owned()).spawn(move || {
