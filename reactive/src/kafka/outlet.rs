@@ -2,8 +2,7 @@
 //!
 //! A message goes to librdkafka at once while little is under way. Otherwise it is held back until that has been
 //! acknowledged, and goes together with all that came meanwhile: one write carries many messages under load, and a lone
-//! message waits for nothing. When many came, the next write follows [`SPACING`] later at the earliest. Nothing is held back
-//! longer than [`HOLD`], so that a slow partition does not hold up others.
+//! message waits for nothing. Nothing is held back longer than [`HOLD`], so that a slow partition does not hold up others.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,10 +23,6 @@ use crate::error::Error;
 const UNDER_WAY: usize = 4;
 /// The longest that a message is held back.
 const HOLD: Duration = Duration::from_millis(5);
-/// Messages handed over together from which on more of them are worth waiting for.
-const MANY: usize = 32;
-/// Between two writes under such load.
-const SPACING: Duration = Duration::from_millis(1);
 /// Messages held back at most; beyond, librdkafka's queue counts as full.
 const MAX_HELD: usize = 100_000;
 /// A message larger than this is not held back: it fills a write alone, and its sender is told at once if it is too large.
@@ -51,11 +46,9 @@ struct HeldBack<M> {
     messages: VecDeque<Held<M>>,
     /// When the first of them came.
     since: Instant,
-    /// Until then nothing goes at once, because many messages come.
-    spaced_until: Instant,
     /// They are being handed over; what comes meanwhile goes behind them.
     is_releasing: bool,
-    /// Whoever serves looks again within [`SPACING`].
+    /// Whoever serves looks again within [`HOLD`].
     is_watched: bool,
 }
 
@@ -86,8 +79,8 @@ pub(crate) struct Parcel<'a> {
 impl<C: Reports + 'static> Outlet<C> {
     pub(crate) fn new(config: ClientConfig, context: impl Fn() -> C + Send + Sync + 'static) -> Result<Self, Error> {
         let line = create(&config, context())?;
-        let (messages, now) = (VecDeque::new(), Instant::now());
-        let held = HeldBack { messages, since: now, spaced_until: now, is_releasing: false, is_watched: false };
+        let (messages, since) = (VecDeque::new(), Instant::now());
+        let held = HeldBack { messages, since, is_releasing: false, is_watched: false };
         Ok(Self {
             line: RwLock::new(line),
             held: Mutex::new(held),
@@ -120,12 +113,11 @@ impl<C: Reports + 'static> Outlet<C> {
         }
         let mut held = self.held();
         if held.messages.is_empty() {
-            let now = Instant::now();
-            if !held.is_releasing && now >= held.spaced_until && line.under_way() < UNDER_WAY {
+            if !held.is_releasing && line.under_way() < UNDER_WAY {
                 drop(held);
                 return produce(&line, parcel, mark).map_err(unsent);
             }
-            held.since = now;
+            held.since = Instant::now();
         }
         if held.messages.len() >= MAX_HELD {
             return Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), mark));
@@ -153,7 +145,7 @@ impl<C: Reports + 'static> Outlet<C> {
             held.is_watched = !held.messages.is_empty() || line.under_way() > 0;
             held.is_watched
         };
-        line.serve(if is_watched { wait.min(SPACING) } else { wait });
+        line.serve(if is_watched { wait.min(HOLD) } else { wait });
         let Some((code, reason)) = line.producer().client().fatal_error() else {
             return self.release(&line, false);
         };
@@ -175,13 +167,8 @@ impl<C: Reports + 'static> Outlet<C> {
             if held.messages.is_empty() {
                 return;
             }
-            let now = Instant::now();
-            let is_due = now >= held.spaced_until && line.under_way() < UNDER_WAY;
-            if !at_once && !is_due && now < held.since + HOLD {
+            if !at_once && line.under_way() >= UNDER_WAY && held.since.elapsed() < HOLD {
                 return;
-            }
-            if held.messages.len() >= MANY {
-                held.spaced_until = now + SPACING;
             }
             held.is_releasing = true;
             std::mem::take(&mut held.messages)
@@ -324,17 +311,6 @@ mod tests {
             outlet.serve(HOLD);
         }
         assert_eq!(outlet.line().under_way(), UNDER_WAY + 2);
-    }
-
-    #[test]
-    fn after_many_messages_together_the_next_ones_wait_for_each_other() {
-        let (_silent, config) = nowhere();
-        let outlet = Outlet::new(config, Log::default).unwrap();
-        (0..UNDER_WAY + MANY).for_each(|mark| outlet.send(parcel(b"x"), mark).unwrap());
-        outlet.release(&outlet.line(), true);
-        assert_eq!(outlet.line().under_way(), UNDER_WAY + MANY);
-        let held = outlet.held();
-        assert!(held.spaced_until > held.since);
     }
 
     #[test]
