@@ -38,6 +38,8 @@ const GATHER_MS: u16 = 40;
 const GATHER_MAX_MS: u64 = 2_000;
 /// Time for one answer of Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a log may seem shorter than what was read of it, in milliseconds.
+const SETTLE_MS: u64 = 10_000;
 /// Pause before Kafka is asked again.
 const RETRY: Duration = Duration::from_millis(250);
 /// Messages taken from librdkafka at once.
@@ -147,8 +149,19 @@ impl Replayer {
         for slot in plan.doubtful() {
             let Some(place) = plan.layout.slot(slot) else { continue };
             let topic = self.settings.source_topics[place.source].clone();
-            let (low, high) = self.retry(|| asker.fetch_watermarks(&topic, number(place.partition), ANSWER_TIMEOUT))?;
-            plan.know(slot, Watermarks { low: unsigned(low), high: unsigned(high) });
+            // A broker that has just come back says for a moment that its log ends before events it has given out already.
+            let until_ms = clock::now_ms() + SETTLE_MS;
+            let watermarks = loop {
+                let (low, high) =
+                    self.retry(|| asker.fetch_watermarks(&topic, number(place.partition), ANSWER_TIMEOUT))?;
+                let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
+                let settled = plan.to.get(slot).is_none_or(|to| watermarks.high >= *to);
+                if settled || clock::now_ms() >= until_ms {
+                    break watermarks;
+                }
+                std::thread::sleep(RETRY);
+            };
+            plan.know(slot, watermarks);
         }
         self.metrics.replay_passes.add(1);
         let mut joined: Vec<Vec<Joined>> = self.lanes.iter().map(|_| Vec::new()).collect();
