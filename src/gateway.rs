@@ -196,6 +196,7 @@ impl Gateway {
                 blacklist: Some(Arc::clone(&blacklist)),
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
+                reply_state: config.kafka.is_some().then(|| Arc::clone(&replies)),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
