@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
-use tidegate_shards::auth::{SessionList, Verifier};
+use tidegate_shards::auth::settings::TokenSettings;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
@@ -16,6 +16,7 @@ use tidegate_shards::settings::{ProxySettings, ShardSettings};
 use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
+use crate::auth::KeySets;
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
@@ -62,6 +63,7 @@ pub struct Gateway {
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
     blacklist: Arc<Blacklist>,
+    key_sets: KeySets,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
 }
@@ -160,10 +162,7 @@ impl Gateway {
         };
         let mut settings = shard_settings(config, cores.len());
         settings.sessions = Arc::clone(blacklist.table());
-        settings.verifier = config.tokens.as_ref().map(|tokens| {
-            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
-            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
-        });
+        let mut key_sets = KeySets::open(&config.tokens, config.proxy.ca_pem.as_ref(), &mut settings.tokens)?;
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -182,6 +181,8 @@ impl Gateway {
             .map_err(check::explain_start_failure)?;
         let node = Arc::new(node);
         apis.serve(&node);
+        let key_metrics = key_sets.metrics();
+        key_sets.follow(&node)?;
         let desk = answer_desk(config, &settings.proxy, &node);
 
         let control = Control::start(ControlParts {
@@ -194,6 +195,7 @@ impl Gateway {
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
                 blacklist: Some(Arc::clone(&blacklist)),
+                key_sets: key_metrics,
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
             }),
@@ -232,7 +234,20 @@ impl Gateway {
             }
         };
         let addresses = Addresses { inbound: node.listening().to_vec(), internal: control.address() };
-        Ok(Self { addresses, cores, node, control, ingress, stop, producer, apis, blacklist, requests, replies })
+        Ok(Self {
+            addresses,
+            cores,
+            node,
+            control,
+            ingress,
+            stop,
+            producer,
+            apis,
+            blacklist,
+            key_sets,
+            requests,
+            replies,
+        })
     }
 
     /// Where it listens.
@@ -246,6 +261,7 @@ impl Gateway {
         self.control.stop();
         self.apis.stop();
         self.blacklist.stop();
+        self.key_sets.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -336,7 +352,10 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         proxy: proxy_settings(config, shards as usize, node_id),
         limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
-        verifier: None,
+        tokens: TokenSettings {
+            cache_bytes: config.tokens.settings.cache_bytes / shards as usize,
+            ..config.tokens.settings.clone()
+        },
         sessions: Arc::default(),
         end_at_token_expiry: config.sessions.end_at_token_expiry,
         subscription_mode: config.sessions.mode,

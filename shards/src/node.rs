@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
+use crate::auth::key::Key;
 use crate::bell::Bell;
 use crate::mailbox::{Control, ControlFull, ControlLane, lanes};
 use crate::metrics::ShardMetrics;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
+pub use crate::runtime::backend_tls;
 use crate::runtime::{self, Resolver, ShardThread};
 use crate::settings::ShardSettings;
 use crate::submit::Sinks;
@@ -139,6 +141,14 @@ impl Node {
             lane.send(Control::SetApis { table: Arc::clone(table), reply }).map(|()| done)
         };
         self.lanes.iter().map(set).collect()
+    }
+
+    /// Puts keys of tokens in force on every shard: all of the issuer with this place in the settings.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when a shard is far behind; some shards may have the new keys then.
+    pub fn set_keys(&self, issuer: usize, keys: &Arc<[Key]>) -> Result<(), ControlFull> {
+        self.lanes.iter().try_for_each(|lane| lane.send(Control::SetKeys { issuer, keys: Arc::clone(keys) }))
     }
 
     /// Who brings correlated answers to the shards.

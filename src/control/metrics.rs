@@ -1,5 +1,7 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +12,7 @@ use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
 use super::refusals;
+use crate::auth::KeySetMetrics;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
@@ -37,6 +40,8 @@ pub struct MetricSources {
     pub apis: Option<Arc<Apis>>,
     /// Blacklisted sessions.
     pub blacklist: Option<Arc<Blacklist>>,
+    /// Keys of tokens that come from URLs.
+    pub key_sets: Vec<Arc<KeySetMetrics>>,
 }
 
 impl MetricSources {
@@ -51,6 +56,7 @@ impl MetricSources {
         self.write_shards(&mut page);
         refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
+        tokens::write(&mut page, &self.shards, &self.key_sets);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
     }
@@ -338,6 +344,7 @@ mod tests {
             kafka: Some(Arc::new(Reachability::new(0))),
             apis: None,
             blacklist: None,
+            key_sets: Vec::new(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
         };

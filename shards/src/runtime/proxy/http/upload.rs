@@ -65,6 +65,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// None.
     Empty,
+    /// All of it.
+    Whole(Option<Bytes>),
     /// As it comes from the client.
     Streaming(Streaming),
 }
@@ -96,7 +98,11 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else { return Poll::Ready(None) };
+        let (incoming, upload) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streaming(Streaming { incoming, upload }) => (incoming, upload),
+        };
         if upload.is_held() {
             upload.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
@@ -126,7 +132,8 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Whole(None) => true,
+            Self::Whole(Some(bytes)) => bytes.is_empty(),
             Self::Streaming(Streaming { incoming, .. }) => incoming.is_end_stream(),
         }
     }
@@ -134,6 +141,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Streaming(Streaming { incoming, .. }) => incoming.size_hint(),
         }
     }
