@@ -198,6 +198,7 @@ impl Gateway {
                 key_sets: key_metrics,
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
+                reply_state: config.kafka.is_some().then(|| Arc::clone(&replies)),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),

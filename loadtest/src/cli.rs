@@ -1,18 +1,20 @@
 //! The command line: one subcommand per workload.
 
 mod calls;
+mod chaos;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_load::{
-    BackendOptions, CallScenario, HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario, ServiceOptions,
-    Source, Target, Transport, Workload,
+    BackendOptions, CallScenario, ChaosOptions, HttpSource, KafkaSource, KeyOrder, Limits, Load, Observe, Scenario,
+    ServiceOptions, Source, Target, Transport, Workload,
 };
 
 use self::calls::{
     BACKEND_EXAMPLE, BackendArgs, PROXY_EXAMPLE, ProxyArgs, REQUEST_EXAMPLE, RequestArgs, SERVICE_EXAMPLE, ServiceArgs,
 };
+use self::chaos::{CHAOS_EXAMPLE, ChaosArgs};
 
 const BROADCAST_EXAMPLE: &str = "Example:
   tidegate-load broadcast --connections 1000 --rate 100 --event-bytes 200 --server-pid $(pidof tidegate)
@@ -149,6 +151,9 @@ pub(crate) enum Command {
     /// The service for `request`: reads requests from a topic and answers each with what belongs to its number
     #[command(after_help = SERVICE_EXAMPLE)]
     Service(ServiceArgs),
+    /// Several gateways on one Kafka under faults by a plan, with an auditor per client
+    #[command(after_help = CHAOS_EXAMPLE)]
+    Chaos(Box<ChaosArgs>),
 }
 
 /// What the command line asks for.
@@ -161,6 +166,8 @@ pub(crate) enum Task {
     Backend(BackendOptions),
     /// To answer requests from a topic until the process is ended.
     Service(ServiceOptions),
+    /// Faults, and clients that audit what reaches them.
+    Chaos(Box<ChaosOptions>, Output),
 }
 
 #[derive(Args, Debug)]
@@ -307,6 +314,10 @@ impl Cli {
             Command::Request(arguments) => {
                 let (scenario, output) = arguments.into_scenario();
                 return Task::Calls(Box::new(scenario), output);
+            }
+            Command::Chaos(arguments) => {
+                let (options, output) = arguments.into_options();
+                return Task::Chaos(Box::new(options), output);
             }
             Command::Backend(arguments) => return Task::Backend(arguments.into_options()),
             Command::Service(arguments) => return Task::Service(arguments.into_options()),

@@ -132,7 +132,7 @@ pub(crate) fn key(index: u32) -> String {
 }
 
 /// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         match byte {

@@ -13,12 +13,15 @@
 //!
 //! `run` leads both through the phases of a workload; `report`, `table` and `html` say what came out.
 //!
+//! Gateways that are killed, frozen and cut off while clients audit what reaches them ([`run_chaos`]) are in `chaos`.
+//!
 //! Calls that each have an answer (a [`CallScenario`], done by [`run_calls`]) go through `calls`; `backend` and, behind
 //! Kafka, `service` are what they may be sent to.
 
 mod audit;
 mod backend;
 mod calls;
+mod chaos;
 mod client;
 mod clock;
 mod endpoint;
@@ -46,6 +49,7 @@ pub use calls::{
     CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, ReactiveCalls, ReplyBytes,
     RequestBody, call_progress_line, run_calls,
 };
+pub use chaos::{ChaosMoment, ChaosOptions, ChaosReport, Fault, Step, Violation, Wrong, plan, run_chaos};
 pub use error::LoadError;
 pub use html::html;
 pub use latency::{LatencySummary, Percentile};

@@ -11,8 +11,8 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use serde::Serialize;
 use tidegate_load::{
-    Backend, BackendOptions, CallScenario, LoadError, Scenario, ServiceCounts, ServiceOptions, call_progress_line,
-    html, progress_line, run_calls, run_with_progress, serve, table,
+    Backend, BackendOptions, CallScenario, ChaosOptions, LoadError, Scenario, ServiceCounts, ServiceOptions,
+    call_progress_line, html, plan, progress_line, run_calls, run_chaos, run_with_progress, serve, table,
 };
 
 use crate::cli::{Cli, Output, Task};
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().into_task() {
         Task::Events(scenario, output) => events(&scenario, &output),
         Task::Calls(scenario, output) => calls(&scenario, &output),
+        Task::Chaos(options, output) => chaos(&options, &output),
         Task::Backend(options) => backend(options).map(|()| true).map_err(|error| error.to_string()),
         Task::Service(options) => service(&options).map(|()| true).map_err(|error| error.to_string()),
     };
@@ -50,6 +51,15 @@ fn calls(scenario: &CallScenario, output: &Output) -> Result<bool, String> {
     let report = run_calls(scenario, |second| say(output, &call_progress_line(second)));
     let report = report.map_err(|error| error.to_string())?;
     write(&report, &report.table(), || report.html(), output)?;
+    Ok(report.passed())
+}
+
+/// Runs gateways under faults; true if nothing was lost and everything lives that should.
+fn chaos(options: &ChaosOptions, output: &Output) -> Result<bool, String> {
+    let steps = plan(options.seed, (options.minutes * 60_000.0) as u64, options.nodes, &options.possible_faults());
+    say(output, &format!("seed {}: {} faults in {} minutes", options.seed, steps.len(), options.minutes));
+    let report = run_chaos(options, |moment| say(output, &moment.line())).map_err(|error| error.to_string())?;
+    write(&report, &report.table(), String::new, output)?;
     Ok(report.passed())
 }
 

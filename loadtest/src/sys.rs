@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::time::Duration;
 
@@ -211,6 +213,57 @@ pub(crate) fn raise_open_files() -> io::Result<u64> {
 pub(crate) fn sharpen_sleep() {
     // SAFETY: PR_SET_TIMERSLACK takes a number and touches no memory of the process.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000 as libc::c_ulong) };
+}
+
+/// What another process can be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ProcessSignal {
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Continue,
+    /// SIGTERM.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Sends a signal to the child `pid`.
+pub(crate) fn signal(pid: u32, signal: ProcessSignal) -> io::Result<()> {
+    let number = match signal {
+        ProcessSignal::Stop => libc::SIGSTOP,
+        ProcessSignal::Continue => libc::SIGCONT,
+        ProcessSignal::Terminate => libc::SIGTERM,
+        ProcessSignal::Reload => libc::SIGHUP,
+    };
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill takes no pointer.
+    check(unsafe { libc::kill(pid, number) })?;
+    Ok(())
+}
+
+/// The command's process is killed when the thread that starts it ends. A write beyond its limit of file size is an
+/// error to it, as one to a full disk, and not a signal.
+pub(crate) fn tie_to_this_thread(command: &mut Command) {
+    let prepare = || {
+        // SAFETY: prctl with PR_SET_PDEATHSIG takes a number; SIG_IGN is a valid disposition. Both are async-signal-safe.
+        unsafe {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))?;
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, `prepare` makes only the two system calls above and touches no memory.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Limits the size of the files that process `pid` may write (RLIMIT_FSIZE); `None`: no limit.
+pub(crate) fn limit_file_bytes(pid: u32, bytes: Option<u64>) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let limit = libc::rlimit { rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY), rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is valid for the read of one rlimit; the old limit is not asked for.
+    check(unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, ptr::null_mut()) })?;
+    Ok(())
 }
 
 /// Clock ticks per second of the CPU times in /proc, and bytes per page of its sizes.

@@ -18,7 +18,7 @@ use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
 use crate::proxy::Apis;
-use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::replies::{ReplyMetrics, ReplyState, ReplyTopicMetrics};
 use crate::sessions::Blacklist;
 
 /// Everything that is counted.
@@ -34,6 +34,8 @@ pub struct MetricSources {
     pub requests: Option<Arc<TopicCounts>>,
     /// Correlated answers.
     pub replies: Arc<ReplyMetrics>,
+    /// Whether answers over Kafka can be received; `None` without Kafka.
+    pub reply_state: Option<Arc<ReplyState>>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
     /// The API proxy.
@@ -154,6 +156,11 @@ impl MetricSources {
             ("tidegate_answers_malformed_total", "Answers without id, or that HTTP has no place for.", malformed),
         ] {
             page.single(name, Kind::Counter, help, counter.load(Ordering::Relaxed));
+        }
+        if let Some(state) = &self.reply_state {
+            let (name, help) =
+                ("tidegate_answers_receivable", "1 while correlated answers can be received from Kafka.");
+            page.single(name, Kind::Gauge, help, u64::from(state.is_ready()));
         }
         let Some(apis) = &self.apis else { return };
         let name = "rig_proxy_requests_total";
@@ -347,6 +354,7 @@ mod tests {
             key_sets: Vec::new(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
+            reply_state: None,
         };
         sources.shards[0].subscriptions.set(2);
         sources.shards[1].subscriptions.set(3);

@@ -6,7 +6,8 @@ use tidegate_shards::metrics::{Cell, ShardMetrics};
 
 use super::exposition::{Kind, Page};
 
-type Limit = (&'static str, fn(&ShardMetrics) -> &Cell);
+type Counter = fn(&ShardMetrics) -> &Cell;
+type Limit = (&'static str, Counter);
 
 /// Counters that have one sample for each limit: name, help, limits.
 const BY_LIMIT: &[(&str, &str, &[Limit])] = &[
@@ -35,7 +36,7 @@ const BY_LIMIT: &[(&str, &str, &[Limit])] = &[
 ];
 
 /// Those that stand alone.
-const ALONE: &[(&str, &str, fn(&ShardMetrics) -> &Cell)] = &[
+const ALONE: &[(&str, &str, Counter)] = &[
     ("tidegate_connections_shed_total", "Connections ended because their shard had too much waiting.", |shard| {
         &shard.connections_shed
     }),

@@ -23,7 +23,7 @@ struct Bits {
 impl Bits {
     fn push(&mut self, bits: &str) {
         for bit in bits.bytes() {
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let last = self.bytes.last_mut().expect("a byte was pushed");

@@ -19,6 +19,8 @@ enum Task {
     Kafka(commands::kafka::Arguments),
     Test(commands::test::Arguments),
     BenchReport(commands::bench_report::Arguments),
+    Chaos(commands::chaos::Arguments),
+    Simulate(commands::simulate::Arguments),
     /// Runs every benchmark once and every load scenario briefly, and the demo until its page answers.
     Smoke,
     /// Checks that every dependency's licence goes with Apache-2.0.
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Task::Kafka(arguments) => commands::kafka::run(&arguments),
         Task::Test(arguments) => commands::test::run(&arguments),
         Task::BenchReport(arguments) => commands::bench_report::run(&arguments),
+        Task::Chaos(arguments) => commands::chaos::run(&arguments),
+        Task::Simulate(arguments) => commands::simulate::run(&arguments),
         Task::Smoke => commands::smoke::run(),
         Task::Licences => commands::licences::run(),
     }

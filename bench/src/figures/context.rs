@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tidegate_load::{
@@ -44,6 +45,20 @@ impl Context {
 
     /// A Tidegate with one shard on [`cpu::SERVER`] and these settings.
     pub(super) fn tidegate(&self, settings: &[(&'static str, String)]) -> Result<Server, FigureError> {
+        Server::start(&self.tidegate, &[], &Self::environment(settings))
+    }
+
+    /// As [`Self::tidegate`], known by what `ready` finds in a line that it prints.
+    pub(super) fn tidegate_saying(
+        &self,
+        settings: &[(&'static str, String)],
+        stdin: Stdio,
+        ready: fn(&str) -> Option<String>,
+    ) -> Result<Server, FigureError> {
+        Server::start_saying(cpu::SERVER, &self.tidegate, &[], &Self::environment(settings), stdin, ready)
+    }
+
+    fn environment(settings: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
         let mut environment = vec![
             ("INBOUND_HOST", "127.0.0.1".to_owned()),
             ("INBOUND_PORT", "0".to_owned()),
@@ -53,7 +68,7 @@ impl Context {
             ("MAX_CONNECTIONS_PER_MINUTE", u32::MAX.to_string()),
         ];
         environment.extend_from_slice(settings);
-        Server::start(&self.tidegate, &[], &environment)
+        environment
     }
 
     /// A floor server.

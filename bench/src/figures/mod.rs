@@ -2,8 +2,9 @@
 //!
 //! Each figure runs the real `tidegate` on one CPU, the load generator on another, and where it is compared with a floor,
 //! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`,
-//! `discard` and `matching` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
+//! `discard`, `matching` and `blacklist` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
 
+mod blacklist;
 mod broadcast;
 mod connections;
 mod context;
@@ -32,7 +33,7 @@ pub use self::error::FigureError;
 type Measure = fn(&Context) -> Result<Vec<Finding>, FigureError>;
 
 /// All figures by section and name, in the order of the tables. Those that leave most behind in the kernel come last.
-const FIGURES: [(Section, &str, Measure); 16] = [
+const FIGURES: [(Section, &str, Measure); 17] = [
     (Section::Requests, "proxy", proxied::throughput),
     (Section::Requests, "added", proxied::added_latency),
     (Section::Requests, "routes", routes::route_match),
@@ -47,6 +48,7 @@ const FIGURES: [(Section, &str, Measure); 16] = [
     (Section::Events, "drop", discard::discard),
     (Section::Events, "index", matching::no_match),
     (Section::Events, "delay", unicast::delay),
+    (Section::Events, "blacklist", blacklist::closing),
     (Section::Requests, "unanswered", unanswered::memory),
     (Section::Events, "churn", connections::return_of_memory),
 ];

@@ -352,10 +352,11 @@ impl Shard {
 
     /// Queues a frame of which `sent` bytes are out.
     fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
-        let Some(connection) = self.connections.at_mut(slot).filter(|connection| connection.closing != Closing::Now)
-        else {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.closing == Closing::Now {
+            // Nobody will send it; the rest of a batch must not pile up behind the bound.
             return;
-        };
+        }
         let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
         let before = queue.bytes();
         queue.push(frame, sent);

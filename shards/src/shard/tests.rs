@@ -351,6 +351,22 @@ fn frames_that_wait_for_a_slow_client_do_not_keep_old_segments_alive() {
 }
 
 #[test]
+fn a_connection_at_its_bound_takes_no_more_of_the_batch() {
+    let mut rig = Rig::new(ShardSettings { max_queue_bytes: 2_000, ..settings() });
+    let address = rig.shard.open_detached(Output::Pulled, |_| "token".to_owned(), 0);
+    rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"a"}]"#).unwrap(), None);
+    rig.shard.opened(address);
+    rig.turn();
+    for id in 0..20 {
+        rig.publish("a", &id.to_string(), 500);
+    }
+    rig.turn();
+    assert_eq!(rig.closing(address), Closing::Now);
+    let queued = rig.shard.connections().get(address).unwrap().queued_bytes();
+    assert!((2_000..2_800).contains(&queued), "{queued} bytes wait: the bound and the event that broke it");
+}
+
+#[test]
 fn a_stopping_shard_says_goodbye_on_every_stream() {
     let mut rig = Rig::new(settings());
     let (events, _a, mut event_client) = rig.stream("[]", |fd| Output::EventStream { fd, chunked: true });

@@ -1,6 +1,8 @@
 //! `cargo xtask kafka`: a broker to develop against.
 
 use std::io::{self, BufRead};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -27,10 +29,15 @@ pub(crate) struct Arguments {
     /// Stop the broker that runs in the background.
     #[arg(long)]
     stop: bool,
+    /// Become the broker itself, with its data in this folder, which stays: run again, also after SIGKILL, it goes on.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["stop", "foreground"], requires = "port")]
+    lasting: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let result = if arguments.stop {
+    let result = if let (Some(folder), Some(port)) = (&arguments.lasting, arguments.port) {
+        Err(become_broker(options(arguments), port, folder))
+    } else if arguments.stop {
         stop()
     } else if arguments.foreground {
         foreground(options(arguments))
@@ -53,6 +60,17 @@ fn options(arguments: &Arguments) -> Options {
         heap_mib: arguments.heap_mib,
         own: true,
         ..Options::default()
+    }
+}
+
+/// Comes back only with the reason why it could not.
+fn become_broker(options: Options, port: u16, folder: &Path) -> Error {
+    match Kafka::lasting_command(options, port, folder) {
+        Ok(mut command) => {
+            let source = command.exec();
+            Error::Io { what: "can't run the broker in", path: folder.to_path_buf(), source }
+        }
+        Err(error) => error,
     }
 }
 

@@ -117,6 +117,22 @@ impl Kafka {
         }
     }
 
+    /// A command that runs a broker with its data in `folder`, which outlives it: whoever runs the command again, also after
+    /// a SIGKILL, has the same broker with the same data. The folder is made at the first call and needs a port in
+    /// `options`; the caller removes it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the machine lacks what it takes; else what went wrong.
+    pub fn lasting_command(options: Options, port: u16, folder: &Path) -> Result<Command, Error> {
+        let mut own = Own { jars: ensure_jars()?, options, port, folder: folder.to_path_buf(), running: None };
+        let is_new = !own.settings_path().exists();
+        let formatted = if is_new { own.format() } else { Ok(()) };
+        let command = formatted.and_then(|()| own.command());
+        // The folder stays when this value goes.
+        own.folder = PathBuf::new();
+        command
+    }
+
     fn external(brokers: String) -> Result<Self, Error> {
         if !probe::accepts(&brokers) {
             let reason = format!("KAFKA_BROKERS={brokers} is set, but nothing accepts connections there");
@@ -248,7 +264,8 @@ impl Own {
         Err(Error::Format(text + &String::from_utf8_lossy(&output.stderr)))
     }
 
-    fn run(&mut self, guarded: bool) -> Result<(), Error> {
+    /// Runs the broker in the foreground of whoever runs it.
+    fn command(&self) -> Result<Command, Error> {
         let log_path = self.log_path();
         let log =
             File::options().create(true).append(true).open(&log_path).map_err(Error::io("can't write", &log_path))?;
@@ -261,6 +278,11 @@ impl Own {
         ];
         let mut command = self.jars.command(&java_options, "kafka.Kafka");
         command.arg(self.settings_path()).stdin(Stdio::null()).stdout(log).stderr(errors);
+        Ok(command)
+    }
+
+    fn run(&mut self, guarded: bool) -> Result<(), Error> {
+        let mut command = self.command()?;
         if !guarded {
             // Ctrl-C in the terminal that started it must not reach a broker that is to stay.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -15,7 +15,7 @@ pub use load::load;
 use crate::repository::cargo;
 
 /// What cargo knows about this workspace's own packages.
-fn metadata() -> Result<Value, String> {
+pub(crate) fn metadata() -> Result<Value, String> {
     let output = cargo(&["metadata", "--format-version", "1", "--locked", "--no-deps"])
         .output()
         .map_err(|error| format!("`cargo metadata` does not run: {error}"))?;

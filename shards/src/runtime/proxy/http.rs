@@ -6,6 +6,7 @@
 
 pub(in crate::runtime) mod ask;
 mod connect;
+pub(super) mod detached;
 mod download;
 mod exchange;
 mod line;
@@ -97,7 +98,7 @@ async fn exchange(
         world.shard.borrow().metrics().origins_refused.add(1);
         return closing(text(StatusCode::FORBIDDEN, ORIGIN_REFUSED));
     }
-    let mut outgoing = Outgoing { world, call, query, pool: &pool, upgrade, bodiless: body.is_end_stream() };
+    let outgoing = Outgoing { world, call, query, pool: &pool, upgrade, bodiless: body.is_end_stream() };
     let mut body = RequestBody::new(body, &upload);
     let mut fresh = upgrade;
     loop {
@@ -194,7 +195,7 @@ struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    fn request(&mut self, body: RequestBody, http2: bool) -> Option<Request<RequestBody>> {
+    fn request<B>(&self, body: B, http2: bool) -> Option<Request<B>> {
         let Self { world, call, pool, upgrade, bodiless, .. } = self;
         let forwarding = Forwarding {
             method: &call.parts.method,
@@ -269,7 +270,11 @@ impl Outgoing<'_> {
 }
 
 fn bad_gateway() -> Answer {
-    text(StatusCode::BAD_GATEWAY, "Bad gateway.")
+    text(StatusCode::BAD_GATEWAY, bad_gateway_text())
+}
+
+fn bad_gateway_text() -> &'static str {
+    "Bad gateway."
 }
 
 fn late() -> Answer {
@@ -277,9 +282,13 @@ fn late() -> Answer {
 }
 
 fn unreachable(pool: &Pool, reason: &str) -> Answer {
+    warn_unreachable(pool, reason);
+    bad_gateway()
+}
+
+fn warn_unreachable(pool: &Pool, reason: &str) {
     let backend = pool.host.to_str().unwrap_or_default();
     if pool.may_warn() {
         tracing::warn!(backend, reason, "a request got 502: the backend can't be reached, or its answer is broken");
     }
-    bad_gateway()
 }

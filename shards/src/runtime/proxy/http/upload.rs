@@ -65,7 +65,7 @@ impl Upload {
 pub(super) enum RequestBody {
     /// None.
     Empty,
-    /// All of it.
+    /// Read before; taken when it is sent.
     Whole(Option<Bytes>),
     /// As it comes from the client.
     Streaming(Streaming),
@@ -98,10 +98,10 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let (incoming, upload) = match self.get_mut() {
+        let Streaming { incoming, upload } = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
-            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streaming(Streaming { incoming, upload }) => (incoming, upload),
+            Self::Whole(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Streaming(streaming) => streaming,
         };
         if upload.is_held() {
             upload.waker.set(Some(cx.waker().clone()));
@@ -132,8 +132,8 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty | Self::Whole(None) => true,
-            Self::Whole(Some(bytes)) => bytes.is_empty(),
+            Self::Empty => true,
+            Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
             Self::Streaming(Streaming { incoming, .. }) => incoming.is_end_stream(),
         }
     }
@@ -141,7 +141,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             Self::Streaming(Streaming { incoming, .. }) => incoming.size_hint(),
         }
     }

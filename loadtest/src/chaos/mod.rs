@@ -1,0 +1,30 @@
+//! Several gateways on one Kafka, thousands of audited clients, and faults by a plan that a seed gives.
+//!
+//! # Tour
+//!
+//! `plan` says which fault comes when. `director` carries it out: it starts and ends `node`s and the broker, changes the
+//! weather of the `links` between clients and nodes, lets slow clients `flood` a node and fills the `disk` of another.
+//! `publisher` puts events with rising numbers into every partition; each `client` of the `fleet` wants one stream of
+//! each, goes to another node whenever it is cut off, and presents its cursor. Its `audit` knows what must come next;
+//! whatever is skipped, repeated or missing is a `violation`. `report` says what came out.
+
+mod audit;
+mod client;
+mod dice;
+mod director;
+mod disk;
+mod fleet;
+mod flood;
+mod links;
+mod node;
+mod options;
+mod plan;
+mod publisher;
+mod report;
+mod violation;
+
+pub use director::run_chaos;
+pub use options::ChaosOptions;
+pub use plan::{Fault, Step, plan};
+pub use report::{ChaosMoment, ChaosReport};
+pub use violation::{Violation, Wrong};
