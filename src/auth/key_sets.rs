@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -55,7 +54,8 @@ impl KeySetMetrics {
 #[derive(Debug, Default)]
 pub struct KeySets {
     sets: Vec<Set>,
-    followers: Vec<(Sender<()>, JoinHandle<()>)>,
+    /// Wake the threads.
+    followers: Vec<Sender<()>>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -112,20 +112,17 @@ impl KeySets {
     pub fn follow(&mut self, node: &Arc<Node>) -> io::Result<()> {
         for set in self.sets.drain(..) {
             let (node, stopped, wake) = (Arc::downgrade(node), Arc::clone(&self.stopped), set.wake.clone());
-            let thread = std::thread::Builder::new().name("keys".to_owned()).spawn(move || set.run(&node, &stopped))?;
-            self.followers.push((wake, thread));
+            std::thread::Builder::new().name("keys".to_owned()).spawn(move || set.run(&node, &stopped))?;
+            self.followers.push(wake);
         }
         Ok(())
     }
 
-    /// Ends refreshing.
+    /// Ends refreshing. A fetch that is under way ends by itself and changes nothing any more.
     pub fn stop(self) {
         self.stopped.store(true, Ordering::Relaxed);
-        for (wake, thread) in self.followers {
+        for wake in self.followers {
             let _woken_already = wake.try_send(());
-            if thread.join().is_err() {
-                tracing::error!("a thread that fetches keys panicked");
-            }
         }
     }
 }
@@ -138,7 +135,7 @@ impl Set {
                 return;
             }
             let Some(keys) = self.fetch(TIMEOUT) else { continue };
-            let Some(node) = node.upgrade() else { return };
+            let Some(node) = node.upgrade().filter(|_| !stopped.load(Ordering::Relaxed)) else { return };
             if node.set_keys(self.remote.issuer, &keys).is_err() {
                 tracing::error!(
                     url = self.remote.name,
