@@ -8,6 +8,7 @@ mod proxy;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod tokens;
 pub mod values;
 
 use std::net::IpAddr;
@@ -23,7 +24,8 @@ pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
-pub use sessions::{SessionsConfig, TokenConfig};
+pub use sessions::SessionsConfig;
+pub use tokens::{RemoteKeys, TokenConfig};
 
 use crate::cores;
 use crate::logging::{Format, Level};
@@ -96,8 +98,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The API proxy.
     pub proxy: ProxyConfig,
-    /// How tokens are verified; `None` refuses every token.
-    pub tokens: Option<TokenConfig>,
+    /// How tokens are verified, and where they are needed.
+    pub tokens: TokenConfig,
     /// Identities of connections, and the blacklist.
     pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
@@ -170,7 +172,7 @@ impl Config {
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
             limits: limits::limits(reader),
             proxy: proxy::proxy(reader),
-            tokens: sessions::tokens(reader),
+            tokens: tokens::tokens(reader),
             sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
@@ -181,8 +183,9 @@ impl Config {
         };
         check_sizes(&config, reader);
         config.warnings = features::check(reader);
-        if config.proxy.definitions.iter().any(Definition::is_secured) {
-            config.warnings.push(format!("PROXY_CONFIG_FILE: {}", crate::proxy::apis::SECURED));
+        config.warnings.extend(config.tokens.warnings.iter().cloned());
+        if config.tokens.settings.issuers.is_empty() && config.proxy.definitions.iter().any(Definition::is_secured) {
+            config.warnings.push(format!("PROXY_CONFIG_FILE: {}", tokens::SECURED_WITHOUT_KEY));
         }
         config
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
 use tidegate_reactive::correlation::CorrelationKey;
-use tidegate_shards::auth::{SessionList, Verifier};
+use tidegate_shards::auth::settings::TokenSettings;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
@@ -22,6 +22,7 @@ use tidegate_shards::submit::{EventSink, Sinks};
 use tidegate_shards::token::TokenKey;
 
 pub use self::serve::{serve, serve_beside};
+use crate::auth::KeySets;
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores::{self, format_list};
@@ -69,6 +70,7 @@ pub struct Gateway {
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
     blacklist: Arc<Blacklist>,
+    key_sets: KeySets,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     replayer: Option<ReplayThread>,
@@ -174,10 +176,7 @@ impl Gateway {
         };
         let mut settings = shard_settings(config, cores.len());
         settings.sessions = Arc::clone(blacklist.table());
-        settings.verifier = config.tokens.as_ref().map(|tokens| {
-            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
-            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
-        });
+        let mut key_sets = KeySets::open(&config.tokens, config.proxy.ca_pem.as_ref(), &mut settings.tokens)?;
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -201,6 +200,8 @@ impl Gateway {
         let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
+        let key_metrics = key_sets.metrics();
+        key_sets.follow(&node)?;
         let desk = answer_desk(config, &settings.proxy, &node, nodes.clone());
 
         let draining = Arc::<AtomicBool>::default();
@@ -214,6 +215,7 @@ impl Gateway {
                 kafka: hub.reachability().cloned(),
                 apis: Some(Arc::clone(&apis)),
                 blacklist: Some(Arc::clone(&blacklist)),
+                key_sets: key_metrics,
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
                 reply_state: config.kafka.is_some().then(|| Arc::clone(&replies)),
@@ -274,6 +276,7 @@ impl Gateway {
             producer,
             apis,
             blacklist,
+            key_sets,
             requests,
             replies,
             replayer,
@@ -296,6 +299,7 @@ impl Gateway {
         self.control.stop();
         self.apis.stop();
         self.blacklist.stop();
+        self.key_sets.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
@@ -401,7 +405,10 @@ fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
         limits: config.limits.settings(),
         echo_endpoint: config.echo_endpoint,
         replay_earliest: config.replay_earliest,
-        verifier: None,
+        tokens: TokenSettings {
+            cache_bytes: config.tokens.settings.cache_bytes / shards as usize,
+            ..config.tokens.settings.clone()
+        },
         sessions: Arc::default(),
         end_at_token_expiry: config.sessions.end_at_token_expiry,
         subscription_mode: config.sessions.mode,

@@ -5,6 +5,7 @@
 //! the local hub. [`proxy`] keeps the API definitions, [`replies`] brings back the answers of services. [`sessions`] keeps the blacklist. [`control`] serves the internal port. [`gateway`] assembles the threads; [`config`] says how.
 //! Read in the order `config`, `gateway`, `ingress`, `egress`, `control`, `check`.
 
+pub mod auth;
 pub mod check;
 pub mod command;
 pub mod config;

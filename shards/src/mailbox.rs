@@ -10,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
+use crate::auth::key::Key;
 use crate::cursor::{Layout, Loss, Vector};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::stored::StoreCall;
@@ -113,6 +114,13 @@ pub enum Control {
         answer: CorrelatedAnswer,
         /// Resolves with whether somebody was waiting for it.
         reply: Option<oneshot::Sender<bool>>,
+    },
+    /// Put these keys of tokens in force.
+    SetKeys {
+        /// Whose they are, by the issuer's place in the settings.
+        issuer: usize,
+        /// All of the issuer's keys.
+        keys: Arc<[Key]>,
     },
     /// Ask this shard's store of answers.
     Store(StoreCall),

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::auth::TokenRefusal;
+
 /// A counter or gauge with a single writer: no locked instruction, no cache line shared between writers.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -66,6 +68,23 @@ impl<const N: usize> Histogram<N> {
     pub fn sum(&self) -> u64 {
         self.sum.get()
     }
+}
+
+/// What became of tokens and of checks.
+#[derive(Debug, Default)]
+pub struct TokenCounts {
+    /// Tokens that counted.
+    pub accepted: Cell,
+    /// Those of them that had been verified before.
+    pub cached: Cell,
+    /// Tokens that were refused, by the number of the reason.
+    pub refused: [Cell; TokenRefusal::ALL.len()],
+    /// Checks of subscriptions and submissions that were passed.
+    pub checks_allowed: Cell,
+    /// Those that were not.
+    pub checks_denied: Cell,
+    /// Those of the denied for which the URL gave no answer in time.
+    pub checks_unanswered: Cell,
 }
 
 /// All counters of one shard. Gauges say so.
@@ -154,6 +173,8 @@ pub struct ShardMetrics {
     pub history_lost: Cell,
     /// Panics caught in a connection's code.
     pub panics: Cell,
+    /// Tokens, and checks of who may subscribe and publish.
+    pub tokens: TokenCounts,
     /// Events per mailbox drain.
     pub batch_events: Histogram<10>,
     /// Microseconds from the source to the end of the batch's sends.
@@ -205,6 +226,7 @@ impl Default for ShardMetrics {
             replayed: cell(),
             history_lost: cell(),
             panics: cell(),
+            tokens: TokenCounts::default(),
             batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
             fan_out_us: Histogram::new([
                 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
+use crate::auth::key::Key;
 use crate::bell::Bell;
 pub use crate::mailbox::ControlFull;
 use crate::mailbox::{Control, ControlLane, PollAnswer, SetOutcome, lanes};
@@ -18,6 +19,7 @@ use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
 use crate::replay;
+pub use crate::runtime::backend_tls;
 use crate::runtime::{self, Resolver, ShardThread};
 use crate::settings::ShardSettings;
 use crate::shard::identity::Identity;
@@ -148,6 +150,14 @@ impl Node {
             lane.send(Control::SetApis { table: Arc::clone(table), reply }).map(|()| done)
         };
         self.lanes.iter().map(set).collect()
+    }
+
+    /// Puts keys of tokens in force on every shard: all of the issuer with this place in the settings.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when a shard is far behind; some shards may have the new keys then.
+    pub fn set_keys(&self, issuer: usize, keys: &Arc<[Key]>) -> Result<(), ControlFull> {
+        self.lanes.iter().try_for_each(|lane| lane.send(Control::SetKeys { issuer, keys: Arc::clone(keys) }))
     }
 
     /// Who brings correlated answers to the shards.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_reactive::correlation::CorrelationKey;
 
-use crate::auth::Verifier;
+use crate::auth::settings::TokenSettings;
 use crate::extractor::Extractors;
 use crate::limits::LimitSettings;
 use crate::limits::origin::Cors;
@@ -57,8 +57,8 @@ pub struct ShardSettings {
     pub replay_earliest: bool,
     /// Spin for this long before a shard sleeps, in microseconds; 0 never spins (`--spin`).
     pub spin_us: u64,
-    /// Verifies tokens (`JWT_SECRET_KEY`); without it, every token is refused.
-    pub verifier: Option<Arc<Verifier>>,
+    /// What tokens must be like, and who needs one.
+    pub tokens: TokenSettings,
     /// Blacklisted sessions.
     pub sessions: Arc<SessionTable>,
     /// A connection ends when its token expires (`END_AT_TOKEN_EXPIRY`).
@@ -132,7 +132,7 @@ impl Default for ShardSettings {
             echo_endpoint: false,
             replay_earliest: false,
             spin_us: 0,
-            verifier: None,
+            tokens: TokenSettings::default(),
             sessions: Arc::default(),
             end_at_token_expiry: true,
             subscription_mode: SubscriptionMode::Unite,

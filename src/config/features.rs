@@ -53,21 +53,6 @@ pub(super) fn check(reader: &mut Reader<'_>) -> Vec<String> {
 
 /// Settings that promise protection or service which this version doesn't give must not be ignored.
 fn refuse_unsafe(reader: &mut Reader<'_>) {
-    for variable in ["SUBSCRIPTION_CHECK", "SUBMISSION_CHECK"] {
-        let text = reader.text(variable).unwrap_or_default();
-        if text.eq_ignore_ascii_case("no_check") {
-            continue;
-        }
-        if text.eq_ignore_ascii_case("jwt_validation") || is_url(&text) {
-            reader.problem(
-                variable,
-                format!("this version can't check yet, that comes with {LATER_VERSION}"),
-                "Use no_check and keep untrusted clients away from this port, or wait for that version",
-            );
-        } else {
-            reader.problem(variable, "unknown check", "Use no_check, jwt_validation or a URL");
-        }
-    }
     if reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem(
             "HTTPS_CERTFILE",
@@ -89,9 +74,4 @@ fn validate(reader: &mut Reader<'_>) {
     if reader.values().is_set("HTTPS_KEYFILE") && !reader.values().is_set("HTTPS_CERTFILE") {
         reader.problem("HTTPS_KEYFILE", "HTTPS_CERTFILE is missing", "Set both or neither");
     }
-}
-
-fn is_url(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    lower.starts_with("http://") || lower.starts_with("https://")
 }

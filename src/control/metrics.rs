@@ -1,5 +1,7 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +12,7 @@ use tidegate_shards::proxy::counts::Outcome;
 
 use super::exposition::{Kind, Page};
 use super::refusals;
+use crate::auth::KeySetMetrics;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
@@ -44,6 +47,8 @@ pub struct MetricSources {
     pub draining: Arc<AtomicBool>,
     /// Blacklisted sessions.
     pub blacklist: Option<Arc<Blacklist>>,
+    /// Keys of tokens that come from URLs.
+    pub key_sets: Vec<Arc<KeySetMetrics>>,
 }
 
 impl MetricSources {
@@ -68,6 +73,7 @@ impl MetricSources {
         }
         let draining = u8::from(self.draining.load(Ordering::Relaxed));
         page.single("tidegate_draining", Kind::Gauge, "1 while clients are moved away.", draining);
+        tokens::write(&mut page, &self.shards, &self.key_sets);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
     }
@@ -410,6 +416,7 @@ mod tests {
             nodes: None,
             draining: Arc::default(),
             blacklist: None,
+            key_sets: Vec::new(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
             reply_state: None,

@@ -13,7 +13,7 @@ use glommio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::open::{self, Opened};
-use super::{SharedWorld, stream};
+use super::{SharedWorld, checks, stream};
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus};
 use crate::proxy_protocol::{self, Parsed, Source};
@@ -279,6 +279,10 @@ fn first_bytes(
         Err(error) => {
             world.shard.borrow().metrics().requests_malformed.add(1);
             return Some(refuse(fd, error.to_response()));
+        }
+        // The answer comes from elsewhere: hyper waits, this path doesn't.
+        Ok(HeadStatus::Complete(head)) if checks::must_ask(world, head.query) => {
+            return Some(First::Http(Bytes::copy_from_slice(bytes)));
         }
         Ok(HeadStatus::Complete(head)) => match open::opening(world, &head, peer) {
             Some(opening) => (opening, head.head_len),

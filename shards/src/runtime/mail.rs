@@ -108,6 +108,7 @@ fn control(world: &SharedWorld, message: Control) {
                 let _nobody_waits_any_more = reply.send(waited);
             }
         }
+        Control::SetKeys { issuer, keys } => world.verifier.set_keys(issuer, keys),
         Control::Store(call) => world.proxy.stored.borrow_mut().call(call, clock::now_ms()),
         Control::Drain { drain_ms } => drain_away(world, drain_ms),
         Control::Shutdown => world.stopping.set(true),

@@ -8,6 +8,7 @@ mod accept;
 mod adapter;
 mod bearer;
 mod body;
+mod checks;
 mod collect;
 mod http;
 mod mail;
@@ -32,7 +33,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
+pub use self::proxy::http::tls::config as backend_tls;
 pub(crate) use self::start::{ShardThread, start};
+use crate::auth::Verifier;
+use crate::auth::check::Answers;
 use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
@@ -54,6 +58,9 @@ struct World {
     lanes: Arc<[ControlLane]>,
     sinks: Sinks,
     proxy: proxy::Proxy,
+    verifier: Verifier,
+    /// Answers to checks by URL that still count.
+    checked: RefCell<Answers>,
     rates: RefCell<RequestRates>,
     readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,

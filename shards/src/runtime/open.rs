@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
-use super::{SharedWorld, World, bearer, tokens};
+use super::bearer::Credentials;
+use super::{SharedWorld, World, bearer, checks, tokens};
+use crate::auth::check::Check;
 use crate::bearer::Bearer;
 use crate::clock;
 use crate::cursor::ResumeFrom;
@@ -20,6 +22,8 @@ use crate::ws::{close_code, encode, handshake};
 
 /// The close reason for a client that sends on a connection that only goes one way.
 const ONE_WAY: &str = "This WebSocket endpoint cannot be used for two-way communication.";
+/// The answer to somebody who may not subscribe.
+pub(super) const DENIED: &str = "Subscription denied.";
 /// The answer to a page that may not open WebSockets.
 pub(super) const ORIGIN_REFUSED: &str = "Pages of this origin may not open WebSockets (ALLOWED_ORIGINS).";
 /// Path of the WebSocket echo for conformance suites.
@@ -36,6 +40,19 @@ pub(super) struct Opening {
     /// The CORS lines of a refusal.
     cors: String,
     slow: SlowClient,
+}
+
+impl Opening {
+    /// Says that its client may not subscribe: as an answer, or on a WebSocket as a close frame once it is open.
+    pub(super) fn deny(mut self) -> Result<Self, Refusal> {
+        if let Kind::EventStream { .. } = self.kind {
+            return Err(plain(&self.cors, "400 Bad Request", DENIED));
+        }
+        if self.requested.is_ok() && self.kind == Kind::WebSocket {
+            self.requested = Err(DENIED.to_owned());
+        }
+        Ok(self)
+    }
 }
 
 /// What a connection begins with.
@@ -113,7 +130,7 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
     }
     let mut requested = match kind {
         Kind::Echo => Ok(Requested::default()),
-        _ => requested(world, head.query, head.header_values("authorization")),
+        _ => requested(world, head.query, credentials(head)),
     };
     let wishes = Wishes::read(head.query, head.header_text("last-event-id"));
     let slow = slow_client_of(world, head.query).unwrap_or_else(|reason| {
@@ -126,8 +143,8 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
     let chunked = head.version == HttpVersion::Http11;
     let cors = world.settings.cors.lines(head.header("origin"));
-    let requested = requested(world, head.query, head.header_values("authorization"))
-        .map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let requested =
+        requested(world, head.query, credentials(head)).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let slow = slow_client_of(world, head.query).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
@@ -149,12 +166,15 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
 pub(super) fn requested<'a>(
     world: &World,
     query: Option<&str>,
-    authorization: impl Iterator<Item = &'a [u8]>,
+    credentials: Credentials<impl Iterator<Item = &'a [u8]>, impl Iterator<Item = &'a [u8]>>,
 ) -> Result<Requested, String> {
     let query =
         ConnectionQuery::parse(query.unwrap_or(""), BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
-    let Bearer { automatic, identity } = bearer::of_connection(world, query.jwt.as_deref(), authorization)?;
+    let Bearer { automatic, identity, is_known } = bearer::of_connection(world, query.jwt.as_deref(), credentials)?;
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), parse_list);
+    if list.is_ok() && query.subscriptions.is_some() && !passes_token_check(world, is_known) {
+        return Err(DENIED.to_owned());
+    }
     let subscriptions = list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop));
     Ok(Requested { subscriptions: subscriptions.map_err(|error| error.to_string())?, identity })
 }
@@ -171,6 +191,18 @@ pub(super) fn slow_client_of(world: &World, query: Option<&str>) -> Result<SlowC
         let names: Vec<_> = allowed.iter().map(|one| one.name()).collect();
         format!("slow={name} is not allowed here; what is (SLOW_CLIENT): {}", names.join(", "))
     })
+}
+
+/// Where tokens may be in a head.
+fn credentials<'a>(
+    head: &RequestHead<'a>,
+) -> Credentials<impl Iterator<Item = &'a [u8]> + use<'a>, impl Iterator<Item = &'a [u8]> + use<'a>> {
+    Credentials { authorization: head.header_values("authorization"), cookies: head.header_values("cookie") }
+}
+
+/// Whether somebody with a valid token, or without one, may subscribe as far as tokens decide it.
+pub(super) fn passes_token_check(world: &World, is_known: bool) -> bool {
+    world.settings.tokens.subscription_check != Check::Token || checks::counted(world, is_known)
 }
 
 /// What comes into force of automatic and manual subscriptions, within what one connection may have.

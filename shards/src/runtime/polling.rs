@@ -8,14 +8,14 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use super::service::{Answer, Caller, busy, refused, text, unreachable_node};
 use super::tokens::Place;
-use super::{SharedWorld, bearer, tokens};
+use super::{SharedWorld, bearer, checks, tokens};
 use crate::bearer::Bearer;
 use crate::clock;
 use crate::cookie::{self, FIRST_EVENT, PollCookies, set_connection_token, set_last_event_id};
 use crate::mailbox::{Control, PollAnswer};
 use crate::peers::Unreachable;
 use crate::query::{BrokenEncoding, ConnectionQuery};
-use crate::runtime::open::{Wishes, in_force};
+use crate::runtime::open::{DENIED, Wishes, in_force, passes_token_check};
 use crate::shard::connection::Output;
 use crate::shard::session::LongPolling;
 use crate::subscription::{Duplicates, parse_query_parameter};
@@ -81,12 +81,19 @@ async fn open(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
         Ok(query) => query,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let Bearer { automatic, identity } = match bearer::of_connection(world, query.jwt.as_deref(), authorization) {
+    let credentials = bearer::of_headers(&parts.headers);
+    let Bearer { automatic, identity, is_known } = match bearer::of_connection(world, query.jwt.as_deref(), credentials)
+    {
         Ok(bearer) => bearer,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), |json| parse_query_parameter(json, true));
+    if list.is_ok()
+        && query.subscriptions.is_some()
+        && !(passes_token_check(world, is_known) && checks::may_connect(world, parts, BrokenEncoding::Literal).await)
+    {
+        return text(StatusCode::BAD_REQUEST, DENIED);
+    }
     let subscriptions = match list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop)) {
         Ok(subscriptions) => subscriptions,
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),

@@ -17,7 +17,7 @@ use super::collect::{BODY_LATE, Unread, collect};
 use super::http::{Handed, Handoff, Phase, Progress};
 use super::open::Requested;
 use super::tokens::Place;
-use super::{SharedWorld, bearer, open, polling, proxy, publish, tokens};
+use super::{SharedWorld, bearer, checks, open, polling, proxy, publish, tokens};
 use crate::bearer::Bearer;
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
@@ -26,6 +26,7 @@ use crate::limits::requests::Limited;
 use crate::mailbox::{Control, SetOutcome};
 use crate::peers::Unreachable;
 use crate::proxy::forward;
+use crate::query::BrokenEncoding;
 use crate::shard::admission::Refused;
 use crate::shard::connection::{Address, Output};
 use crate::shard::identity::Identity;
@@ -132,10 +133,14 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
         }
         Route::Events if *method == Method::OPTIONS => preflight("POST", "content-type", false),
         Route::Sse | Route::Ws => {
+            if caller.handoff.is_some() && checks::must_ask(world, parts.uri.query()) {
+                caller.progress.enter(Phase::Waiting);
+            }
+            let allowed = checks::may_connect(world, parts, BrokenEncoding::Refuse).await;
             if let Some(handoff) = &caller.handoff
                 && let Some(opening) = reread(world, caller, parts)
             {
-                match opening {
+                match opening.and_then(|opening| if allowed { Ok(opening) } else { opening.deny() }) {
                     Ok(opening) => {
                         *handoff.borrow_mut() = Some(Handed::Stream(opening));
                         // The connection's task drops this future and goes on with the stream.
@@ -143,6 +148,9 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
                     }
                     Err(refusal) => return from_refusal(&refusal),
                 }
+            }
+            if !allowed {
+                return text(StatusCode::BAD_REQUEST, open::DENIED);
             }
             if route == Route::Sse { event_stream(world, caller, parts) } else { upgrade_required() }
         }
@@ -158,6 +166,9 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
                 return refusal;
             }
             match read_body(world, caller, body, world.settings.max_body_bytes).await {
+                Ok(body) if !checks::may_publish(world, &parts.headers, &body).await => {
+                    uncached(text(StatusCode::FORBIDDEN, "Submission denied."))
+                }
                 Ok(body) => publish::answer(world, &parts.headers, body).await,
                 Err(refusal) => refusal,
             }
@@ -239,8 +250,8 @@ fn from_refusal(refusal: &[u8]) -> Answer {
 
 /// An event stream that hyper carries: on HTTP/2, or asked for in an unusual way.
 fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
-    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), authorization) {
+    let credentials = bearer::of_headers(&parts.headers);
+    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), credentials) {
         Ok(requested) => requested,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
@@ -296,6 +307,9 @@ async fn put_subscriptions(
     if let Err(error @ (SubscriptionError::NotJson(_) | SubscriptionError::NoSubscriptions)) = &list {
         return text(StatusCode::BAD_REQUEST, error.to_string());
     }
+    if !checks::may_subscribe(world, headers, &body).await {
+        return text(StatusCode::FORBIDDEN, open::DENIED);
+    }
     let Some((_, place)) = tokens::open(world, token) else {
         return text(StatusCode::BAD_REQUEST, "Invalid connection token.");
     };
@@ -309,8 +323,7 @@ async fn put_subscriptions(
     if is_gone {
         return gone();
     }
-    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let Bearer { automatic, identity } = match bearer::of_put(world, authorization) {
+    let Bearer { automatic, identity, .. } = match bearer::of_put(world, headers) {
         Ok(bearer) => bearer,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };

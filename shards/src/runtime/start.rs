@@ -17,6 +17,7 @@ use super::proxy::Proxy;
 use super::proxy::http::resolver::Resolver;
 use super::readiness::Readiness;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
+use crate::auth::{SessionList, Verifier};
 use crate::bell::Bell;
 use crate::clock;
 use crate::limits::requests::RequestRates;
@@ -105,6 +106,8 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
         let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
             shard;
         let now_ms = clock::now_ms();
+        let sessions = Arc::clone(&settings.sessions) as Arc<dyn SessionList>;
+        let verifier = Verifier::new(&settings.tokens, sessions, Arc::clone(&metrics));
         let mut state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
         state.set_replay_source(sinks.replay.clone());
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
@@ -117,6 +120,8 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<Listening>) {
             lanes,
             sinks,
             proxy,
+            verifier,
+            checked: RefCell::default(),
             rates,
             readiness,
             stopping: Cell::new(false),

@@ -4,6 +4,7 @@
 //! is an [`upload`], and waits for the answer's head; its body is a [`download`]. [`tunnel`] carries WebSockets. What goes into
 //! the heads is decided in [`crate::proxy::forward`].
 
+pub(in crate::runtime) mod ask;
 mod connect;
 pub(super) mod detached;
 mod download;
@@ -11,7 +12,7 @@ mod exchange;
 mod line;
 pub(in crate::runtime) mod pool;
 pub(in crate::runtime) mod resolver;
-mod tls;
+pub(in crate::runtime) mod tls;
 mod transport;
 pub(in crate::runtime) mod tunnel;
 mod upload;
