@@ -33,7 +33,6 @@ use crate::index::Index;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
 use crate::queue::SegmentHold;
-use crate::rate::ConnectionRate;
 use crate::settings::ShardSettings;
 use crate::ws::encode::{self, OpCode};
 
