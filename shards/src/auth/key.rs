@@ -45,6 +45,7 @@ pub enum KeyError {
 pub struct Material(Kind);
 
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a node has few keys, and a list of them is shared")]
 enum Kind {
     Secret([hmac::Key; 3]),
     Rsa { modulus: Box<[u8]>, exponent: Box<[u8]> },
