@@ -9,6 +9,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod tokens;
 pub mod values;
 
 use std::net::IpAddr;
@@ -18,13 +19,15 @@ use std::sync::Arc;
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::limits::origin::Cors;
 use tidegate_shards::proxy::definition::Definition;
+use tidegate_shards::queue::SlowClient;
 
 pub use features::LATER_VERSION;
 pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
-pub use sessions::{SessionsConfig, TokenConfig};
+pub use sessions::SessionsConfig;
 pub use tls::TlsConfig;
+pub use tokens::{RemoteKeys, TokenConfig};
 
 use crate::control::Access;
 use crate::cores;
@@ -46,6 +49,10 @@ pub struct Config {
     pub access: Access,
     /// The TLS ports; `None` opens none.
     pub tls: Option<TlsConfig>,
+    /// Time over which clients are moved away after SIGTERM, in seconds.
+    pub drain_seconds: u64,
+    /// Listen although another gateway of the same user does.
+    pub takeover: bool,
     /// `access-control-allow-origin` on own answers.
     pub cors: Cors,
     /// Number of shards; `None` derives it from the usable cores.
@@ -62,12 +69,24 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Bytes of recent events kept.
     pub history_bytes: usize,
+    /// Clients may ask for more than a cursor leads to.
+    pub replay_earliest: bool,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
+    /// Topic in which nodes find each other.
+    pub nodes_topic: String,
+    /// Port for calls of other nodes; 0 takes a free one.
+    pub node_port: u16,
+    /// Host, or `host:port`, under which other nodes reach it; `None` takes `HOST` or `INTERNAL_HOST`.
+    pub node_address: Option<String>,
+    /// `HOST`, as given.
+    pub host: Option<String>,
     /// New connections a minute on this node.
     pub max_connections_per_minute: u32,
     /// Bytes that may wait for one connection.
     pub max_queue_bytes: usize,
+    /// What happens at that bound, and what else clients may ask for; never empty.
+    pub slow_client: Vec<SlowClient>,
     /// Bytes of a request body.
     pub max_body_bytes: usize,
     /// Bytes of an event from Kafka.
@@ -86,8 +105,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The API proxy.
     pub proxy: ProxyConfig,
-    /// How tokens are verified; `None` refuses every token.
-    pub tokens: Option<TokenConfig>,
+    /// How tokens are verified, and where they are needed.
+    pub tokens: TokenConfig,
     /// Identities of connections, and the blacklist.
     pub sessions: SessionsConfig,
     /// Key for connection tokens and correlation ids; `None` takes a random one.
@@ -119,6 +138,7 @@ impl Config {
     }
 
     fn read(reader: &mut Reader<'_>) -> Self {
+        let (nodes_topic, node_address) = hub::nodes(reader);
         let mut internal_hosts = reader.addresses("INTERNAL_HOST");
         if internal_hosts.len() > 1 {
             reader.problem("INTERNAL_HOST", "more than one address", "Use one address");
@@ -130,6 +150,8 @@ impl Config {
             internal_port: tls::plain_internal_port(reader),
             access: tls::access(reader),
             tls: tls::tls(reader),
+            drain_seconds: reader.number("DRAIN_SECONDS", 0..=86_400),
+            takeover: reader.switch("TAKEOVER"),
             cors: limits::cors(reader),
             shards: reader.text("SHARDS").map(|_| reader.size("SHARDS", 1..=1024)),
             cpus: cpus(reader),
@@ -138,12 +160,18 @@ impl Config {
             strict_constraints: reader.switch("STRICT_CONSTRAINTS"),
             max_subscriptions: reader.size("MAX_SUBSCRIPTIONS", 1..=1_000_000),
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
+            replay_earliest: reader.switch("REPLAY_EARLIEST"),
             kafka: hub::kafka(reader),
+            nodes_topic,
+            node_port: reader.port("NODE_PORT"),
+            node_address,
+            host: reader.text("HOST"),
             max_connections_per_minute: u32::try_from(
                 reader.number("MAX_CONNECTIONS_PER_MINUTE", 1..=u64::from(u32::MAX)),
             )
             .unwrap_or(u32::MAX),
             max_queue_bytes: reader.size("MAX_QUEUE_BYTES", 1_024..=MAX_BYTES),
+            slow_client: slow_client(reader),
             max_body_bytes: reader.size("MAX_BODY_BYTES", 1_024..=1 << 30),
             max_event_bytes: reader.size("MAX_EVENT_BYTES", 1_024..=1 << 30),
             max_message_bytes: reader.size("MAX_MESSAGE_BYTES", 125..=1 << 30),
@@ -153,7 +181,7 @@ impl Config {
             long_polling_session_ms: reader.number("LONG_POLLING_SESSION_MS", 1_000..=7 * MAX_TIMEOUT_MS),
             limits: limits::limits(reader),
             proxy: proxy::proxy(reader),
-            tokens: sessions::tokens(reader),
+            tokens: tokens::tokens(reader),
             sessions: sessions::sessions(reader),
             node_cookie: reader.text("NODE_COOKIE"),
             log_level: reader.word("LOG_LEVEL", Level::WORDS),
@@ -165,8 +193,9 @@ impl Config {
         check_sizes(&config, reader);
         config.warnings = features::check(reader);
         config.warnings.extend(open_doors(&config));
-        if config.proxy.definitions.iter().any(Definition::is_secured) {
-            config.warnings.push(format!("PROXY_CONFIG_FILE: {}", crate::proxy::apis::SECURED));
+        config.warnings.extend(config.tokens.warnings.iter().cloned());
+        if config.tokens.settings.issuers.is_empty() && config.proxy.definitions.iter().any(Definition::is_secured) {
+            config.warnings.push(format!("PROXY_CONFIG_FILE: {}", tokens::SECURED_WITHOUT_KEY));
         }
         config
     }
@@ -207,6 +236,16 @@ fn check_sizes(config: &Config, reader: &mut Reader<'_>) {
             "Raise it, or lower MAX_QUEUE_BYTES",
         );
     }
+}
+
+fn slow_client(reader: &mut Reader<'_>) -> Vec<SlowClient> {
+    let names = reader.list("SLOW_CLIENT");
+    let policies: Vec<_> = names.iter().filter_map(|name| SlowClient::named(&name.to_ascii_lowercase())).collect();
+    if policies.len() < names.len() || policies.is_empty() {
+        let remedy = "Use disconnect, drop or conflate; after the one in force, those that clients may ask for";
+        reader.problem("SLOW_CLIENT", "unknown policy", remedy);
+    }
+    policies
 }
 
 fn cpus(reader: &mut Reader<'_>) -> Option<Vec<usize>> {

@@ -1,25 +1,30 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
 mod certificates;
+mod serve;
+mod settings;
 mod summary;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
-use tidegate_reactive::correlation::CorrelationKey;
-use tidegate_shards::auth::{SessionList, Verifier};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
+use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
-use tidegate_shards::settings::{ProxySettings, ShardSettings};
+use tidegate_shards::replay::ReplaySource;
+use tidegate_shards::settings::ProxySettings;
 use tidegate_shards::submit::{EventSink, Sinks};
-use tidegate_shards::token::TokenKey;
 
-use self::certificates::{Certificates, shard_tls};
+use self::certificates::Certificates;
+pub use self::serve::{serve, serve_beside};
+use self::settings::{api_sources, listened_on, shard_settings};
+use crate::auth::KeySets;
 use crate::config::{Config, KafkaSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores;
@@ -28,16 +33,16 @@ use crate::egress::requests::KafkaRequests;
 use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
+use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
-use crate::proxy::apis::ApiSources;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::sessions::{Blacklist, BlacklistSources};
-use crate::signals::StopSignals;
 use crate::tls::reload::Reload;
-use crate::{check, limits};
+use crate::{check, limits, takeover};
 
 /// Events that may wait for one shard; beyond, ingress waits.
 const MAILBOX_EVENTS: usize = 16_384;
@@ -71,9 +76,13 @@ pub struct Gateway {
     producer: Option<Arc<KafkaSink>>,
     apis: Arc<Apis>,
     blacklist: Arc<Blacklist>,
+    key_sets: KeySets,
     requests: Option<Arc<KafkaRequests>>,
     replies: Option<Replies>,
     reload: Option<Reload>,
+    replayer: Option<ReplayThread>,
+    draining: Arc<AtomicBool>,
+    nodes: Option<Arc<Nodes>>,
 }
 
 /// The hub of a node before its threads start.
@@ -126,8 +135,7 @@ impl Hub {
         match self {
             Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
             Self::Kafka { settings, reachability, .. } => {
-                let limits = EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes };
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability)?;
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, event_limits(config), reachability)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -142,6 +150,9 @@ impl Gateway {
     /// memory denied, a setting that librdkafka refuses.
     pub fn start(config: &Config) -> io::Result<Self> {
         limits::raise_open_files();
+        if !config.takeover {
+            takeover::refuse_taken(&listened_on(config))?;
+        }
         let allowed = cores::allowed()?;
         let cores = cores::plan(config.shards, config.cpus.as_deref(), &allowed, cores::siblings)
             .map_err(|error| io::Error::other(format!("CPUS: {error}")))?;
@@ -170,10 +181,7 @@ impl Gateway {
         };
         let mut settings = shard_settings(config, cores.len());
         settings.sessions = Arc::clone(blacklist.table());
-        settings.verifier = config.tokens.as_ref().map(|tokens| {
-            let sessions = Arc::clone(blacklist.table()) as Arc<dyn SessionList>;
-            Arc::new(Verifier::new(tokens.algorithm, tokens.secret.as_bytes(), tokens.session.clone(), sessions))
-        });
+        let mut key_sets = KeySets::open(&config.tokens, config.proxy.ca_pem.as_ref(), &mut settings.tokens)?;
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
         let replies = Arc::<ReplyState>::default();
@@ -182,24 +190,32 @@ impl Gateway {
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
+        let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
+        let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
+            replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
             log,
+            peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
-        let (node, publisher) = Node::start(&layout, &settings, &sinks, &bell)
+        let (node, mut publisher) = Node::start(&layout, &settings, &sinks, &bell)
             .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
+        let lanes = publisher.take_replay_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
-        let desk = answer_desk(config, &settings.proxy, &node);
+        let key_metrics = key_sets.metrics();
+        key_sets.follow(&node)?;
+        let desk = answer_desk(config, &settings.proxy, &node, nodes.clone());
 
         let tls = config.tls.as_ref().map(Certificates::new);
+        let draining = Arc::<AtomicBool>::default();
         let control = Control::start(ControlParts {
             listen: config.internal_port.map(|port| SocketAddr::new(config.internal_host, port)),
             tls: tls.as_ref().map(|tls| tls.internal(config.internal_host)),
             access: config.access.clone(),
-            health: health(config, &node, hub.reachability()),
+            health: health(config, &node, hub.reachability(), &draining),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
                 shards: node.metrics().to_vec(),
@@ -208,8 +224,12 @@ impl Gateway {
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.metrics)),
                 apis: Some(Arc::clone(&apis)),
                 blacklist: Some(Arc::clone(&blacklist)),
+                key_sets: key_metrics,
                 requests: requests.as_ref().map(|requests| Arc::clone(requests.counts())),
                 replies: Arc::clone(&desk.metrics),
+                reply_state: config.kafka.is_some().then(|| Arc::clone(&replies)),
+                draining: Arc::clone(&draining),
+                nodes: nodes.clone(),
             }),
             desk: desk.clone(),
             apis: Arc::clone(&apis),
@@ -225,18 +245,18 @@ impl Gateway {
                 return Err(error);
             }
         };
+        let limits = event_limits(config);
+        let replayer = replays
+            .as_ref()
+            .zip(config.kafka.as_ref())
+            .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
-        let ingress = match hub.start_ingress(config, outlet) {
-            Ok(ingress) => ingress,
-            Err(error) => {
-                control.stop();
-                stop_following();
-                shut_down(node);
-                return Err(error);
-            }
-        };
-        let replies = match start_replies(config, settings.node_id, desk, replies) {
-            Ok(replies) => replies,
+        let started = replayer.transpose().and_then(|replayer| {
+            let ingress = hub.start_ingress(config, outlet)?;
+            Ok((replayer, ingress, start_replies(config, settings.node_id, desk.clone(), replies)?))
+        });
+        let (replayer, ingress, replies) = match started {
+            Ok(started) => started,
             Err(error) => {
                 control.stop();
                 stop_following();
@@ -252,7 +272,18 @@ impl Gateway {
             internal: control.plain().or(control.tls()).unwrap_or(unreachable),
             internal_tls: control.tls(),
         };
-        let reload = match tls.map(|tls| tls.follow(&node)).transpose() {
+        let reload = tls.map(|tls| tls.follow(&node)).transpose().and_then(|reload| {
+            if let Some(nodes) = &nodes
+                && let Err(error) = nodes.start(config, node.holders(), desk)
+            {
+                if let Some(reload) = reload {
+                    reload.stop();
+                }
+                return Err(error);
+            }
+            Ok(reload)
+        });
+        let reload = match reload {
             Ok(reload) => reload,
             Err(error) => {
                 control.stop();
@@ -272,8 +303,12 @@ impl Gateway {
             producer,
             apis,
             blacklist,
+            key_sets,
             requests,
             replies,
+            replayer,
+            draining,
+            nodes,
             reload,
         })
     }
@@ -286,18 +321,25 @@ impl Gateway {
 
     /// Stops in order: the internal port, the source, the shards with their connections, the producer with what is in flight.
     pub fn stop(self) {
+        if let Some(nodes) = self.nodes {
+            nodes.stop();
+        }
         if let Some(reload) = self.reload {
             reload.stop();
         }
         self.control.stop();
         self.apis.stop();
         self.blacklist.stop();
+        self.key_sets.stop();
         self.stop.request();
         if self.ingress.join().is_err() {
             tracing::error!("the ingress thread panicked");
         }
         if let Some(replies) = self.replies {
             replies.stop();
+        }
+        if let Some(replayer) = self.replayer {
+            replayer.join();
         }
         shut_down(self.node);
         if let Some(requests) = self.requests {
@@ -309,6 +351,10 @@ impl Gateway {
     }
 }
 
+fn event_limits(config: &Config) -> EventLimits {
+    EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes }
+}
+
 fn shut_down(node: Arc<Node>) {
     match Arc::into_inner(node) {
         Some(node) => node.shutdown(),
@@ -316,91 +362,31 @@ fn shut_down(node: Arc<Node>) {
     }
 }
 
-fn health(config: &Config, node: &Arc<Node>, reachability: Option<&Arc<Reachability>>) -> Health {
+fn health(
+    config: &Config,
+    node: &Arc<Node>,
+    reachability: Option<&Arc<Reachability>>,
+    draining: &Arc<AtomicBool>,
+) -> Health {
     let (shards, node) = (node.metrics().len(), Arc::clone(node));
     let seconds = config.kafka.as_ref().map_or(0, |kafka| kafka.unreachable_seconds);
     Health {
         ping: Arc::new(move |shard| node.ping(shard)),
         shards,
         kafka: reachability.map(|reachability| (Arc::clone(reachability), seconds)),
-    }
-}
-
-fn shard_settings(config: &Config, shards: usize) -> ShardSettings {
-    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-    let node_id = uuid::Uuid::new_v4().as_u64_pair().0;
-    let token_key = config.node_cookie.as_deref().map_or_else(TokenKey::random, TokenKey::derive_from);
-    ShardSettings {
-        listen: listen_addresses(&config.inbound_hosts, config.inbound_port),
-        tls: shard_tls(config, shards),
-        cors: config.cors.clone(),
-        extractors: Arc::clone(&config.extractors),
-        strict_constraints: config.strict_constraints,
-        max_connections_per_minute: config.max_connections_per_minute.div_ceil(shards),
-        max_subscriptions: config.max_subscriptions,
-        max_queue_bytes: config.max_queue_bytes,
-        max_body_bytes: config.max_body_bytes,
-        max_message_bytes: config.max_message_bytes,
-        header_timeout_ms: config.header_timeout_ms,
-        heartbeat_ms: config.heartbeat_ms,
-        long_polling_wait_ms: config.long_polling_wait_ms,
-        long_polling_session_ms: config.long_polling_session_ms,
-        token_key,
-        node_id,
-        proxy: proxy_settings(config, shards as usize, node_id),
-        limits: config.limits.settings(),
-        echo_endpoint: config.echo_endpoint,
-        verifier: None,
-        sessions: Arc::default(),
-        end_at_token_expiry: config.sessions.end_at_token_expiry,
-        subscription_mode: config.sessions.mode,
-        spin_us: config.spin_us,
-    }
-}
-
-fn api_sources(config: &Config, shards: usize) -> ApiSources<'_> {
-    let proxy = &config.proxy;
-    ApiSources {
-        definitions: &proxy.definitions,
-        kafka: config.kafka.as_ref().map(|settings| (settings, proxy.apis_topic.as_str())),
-        state_dir: proxy.state_dir.as_deref(),
-        avro: proxy.avro,
-        node_name: &proxy.forwarded_by,
-        shards,
-    }
-}
-
-fn proxy_settings(config: &Config, shards: usize, node_id: u64) -> ProxySettings {
-    let proxy = &config.proxy;
-    let secret = config.node_cookie.as_deref().map_or_else(random_secret, |cookie| cookie.as_bytes().to_vec());
-    ProxySettings {
-        apis: Arc::default(),
-        correlation_key: CorrelationKey::derive_from(&secret),
-        instance: node_id & !0xffff,
-        forwarded_by: proxy.forwarded_by.as_str().into(),
-        connect_timeout_ms: proxy.connect_timeout_ms,
-        first_byte_timeout_ms: proxy.first_byte_timeout_ms,
-        idle_timeout_ms: proxy.idle_timeout_ms,
-        keep_alive_ms: proxy.keep_alive_ms,
-        max_connections: proxy.max_connections.div_ceil(shards),
-        ca_pem: proxy.ca_pem.clone(),
-        http_async_timeout_ms: proxy.http_async_timeout_ms,
-        kafka_timeout_ms: proxy.kafka_timeout_ms,
-        max_pending: proxy.max_pending.div_ceil(shards),
-        max_kafka_body_bytes: config.max_body_bytes,
-        stored_bytes: proxy.stored_bytes / shards,
-        stored_ms: proxy.stored_ms,
+        draining: Arc::clone(draining),
     }
 }
 
 /// Where answers over HTTP come in, and how ids of this node are known.
-fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node) -> AnswerDesk {
+fn answer_desk(config: &Config, proxy: &ProxySettings, node: &Node, nodes: Option<Arc<Nodes>>) -> AnswerDesk {
     let answers = node.answers();
     let topics = config.kafka.as_ref().map(|_| reply_topics(config).names()).unwrap_or_default();
     AnswerDesk {
         correlator: Correlator::new(proxy.correlation_key.clone(), proxy.instance, answers.shards()),
         answers,
         metrics: Arc::new(ReplyMetrics::new(&topics)),
+        nodes,
     }
 }
 
@@ -416,7 +402,7 @@ fn start_replies(
     state: Arc<ReplyState>,
 ) -> io::Result<Option<Replies>> {
     let Some(kafka) = &config.kafka else { return Ok(None) };
-    let AnswerDesk { correlator, answers, metrics } = desk;
+    let AnswerDesk { correlator, answers, metrics, .. } = desk;
     Replies::start(kafka, &reply_topics(config), node_id, correlator, answers, state, metrics).map(Some)
 }
 
@@ -432,54 +418,4 @@ fn request_log(config: &Config, requests: Option<&Arc<KafkaRequests>>) -> io::Re
         return Ok(None);
     }
     Ok(Some(Arc::new(CallLog::start(LogSinks { console, kafka })?)))
-}
-
-fn random_secret() -> Vec<u8> {
-    let (first, second) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
-    [*first.as_bytes(), *second.as_bytes()].concat()
-}
-
-/// All IPv6 addresses, which takes in IPv4, becomes all IPv4 addresses on a machine without IPv6.
-fn listen_addresses(hosts: &[IpAddr], port: u16) -> Vec<SocketAddr> {
-    let has_ipv6 = || TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    let usable = |host: &IpAddr| match host {
-        IpAddr::V6(address) if address.is_unspecified() && !has_ipv6() => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        host => *host,
-    };
-    hosts.iter().map(usable).map(|host| SocketAddr::new(host, port)).collect()
-}
-
-/// Serves until SIGTERM or SIGINT; prints the summary and the warnings.
-///
-/// # Errors
-/// See [`Gateway::start`].
-pub fn serve(config: &Config) -> io::Result<()> {
-    serve_beside(config, |_| Ok(()))
-}
-
-/// [`serve`] with a companion in the same process: it starts once the gateway listens, and is dropped before the gateway
-/// stops.
-///
-/// # Errors
-/// See [`Gateway::start`]; the companion's own.
-pub fn serve_beside<C>(config: &Config, companion: impl FnOnce(&Addresses) -> io::Result<C>) -> io::Result<()> {
-    let signals = StopSignals::register()?;
-    let gateway = Gateway::start(config)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    println!("{}", config.log_format.summary(&gateway.summary(config)));
-    println!("{}", gateway.ready_line());
-    let companion = match companion(gateway.addresses()) {
-        Ok(companion) => companion,
-        Err(error) => {
-            gateway.stop();
-            return Err(error);
-        }
-    };
-    signals.wait();
-    tracing::info!("stopping");
-    drop(companion);
-    gateway.stop();
-    Ok(())
 }

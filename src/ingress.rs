@@ -11,6 +11,7 @@ pub mod metrics;
 pub(crate) mod native;
 mod outlet;
 mod progress;
+pub mod replay;
 pub(crate) mod sleep;
 pub(crate) mod watch;
 

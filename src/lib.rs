@@ -5,6 +5,7 @@
 //! the local hub. [`proxy`] keeps the API definitions, [`replies`] brings back the answers of services. [`sessions`] keeps the blacklist. [`control`] serves the internal port, [`tls`] keeps the certificates of both. [`gateway`] assembles the threads; [`config`] says how.
 //! Read in the order `config`, `gateway`, `ingress`, `egress`, `control`, `check`.
 
+pub mod auth;
 pub mod check;
 pub mod command;
 pub mod config;
@@ -17,9 +18,12 @@ pub mod ingress;
 pub mod kafka;
 pub mod limits;
 pub mod logging;
+pub mod nodes;
 pub mod proxy;
 pub mod replies;
 pub mod sessions;
 pub mod signals;
+pub mod systemd;
+pub mod takeover;
 pub mod tls;
 pub mod tune;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tidegate::command::{self, Command};
 use tidegate::config::Config;
 use tidegate::config::values::Problem;
-use tidegate::demo::DemoArguments;
+use tidegate::demo::{DemoArguments, TokenKey};
 use tidegate::{check, gateway, logging};
 
 #[global_allocator]
@@ -16,7 +16,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const UNUSABLE_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
-    let (command, values) = command::read();
+    let (mut command, mut values) = command::read();
+    if let Command::Demo(arguments) = &mut command {
+        arguments.token_key = TokenKey::agree(&mut values, arguments.shop_only);
+    }
     let config = match Config::validate(&values) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),

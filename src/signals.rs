@@ -1,9 +1,19 @@
 //! The signals that end the process in good order.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Which one came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGTERM, what service managers send: clients are moved away first.
+    Terminate,
+    /// SIGINT, what Ctrl-C sends: stop now.
+    Interrupt,
+}
 
 /// SIGTERM and SIGINT, noticed from their registration on.
 #[derive(Debug)]
@@ -27,13 +37,27 @@ impl StopSignals {
         Ok(Self { runtime, terminate, interrupt })
     }
 
-    /// Waits for one of them; one that came since the registration counts.
-    pub fn wait(mut self) {
-        self.runtime.block_on(async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-        });
+    /// Waits for the next one; one that came since the registration counts.
+    pub fn wait(&mut self) -> StopSignal {
+        let Self { runtime, terminate, interrupt } = self;
+        runtime.block_on(next(terminate, interrupt))
+    }
+
+    /// Waits for something else, on the same event loop.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Waits for the next one, this long at most.
+    pub fn wait_up_to(&mut self, limit: Duration) -> Option<StopSignal> {
+        let Self { runtime, terminate, interrupt } = self;
+        runtime.block_on(async { tokio::time::timeout(limit, next(terminate, interrupt)).await.ok() })
+    }
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> StopSignal {
+    tokio::select! {
+        _ = terminate.recv() => StopSignal::Terminate,
+        _ = interrupt.recv() => StopSignal::Interrupt,
     }
 }

@@ -22,7 +22,7 @@ fn write(criterion: &mut Criterion) {
         let frame_bytes = frames(&mut writer, transports);
         group.bench_function("tidegate: frames and record", |bencher| {
             bencher.iter(|| {
-                let written = record::write(&mut writer, black_box(&event), POSITION, 0, transports, &mut scratch);
+                let written = record::write(&mut writer, black_box(&event), POSITION, "", 0, transports, &mut scratch);
                 if written.is_none() {
                     writer = SegmentWriter::new(0, SEGMENT_BYTES);
                 }
@@ -47,7 +47,7 @@ fn write(criterion: &mut Criterion) {
 /// Bytes of the frames that one event has.
 fn frames(writer: &mut SegmentWriter, transports: Transports) -> usize {
     let event = samples::event(EVENT_TYPE, 1, 200);
-    let range = record::write(writer, &event, POSITION, 0, transports, &mut Scratch::default())
+    let range = record::write(writer, &event, POSITION, "", 0, transports, &mut Scratch::default())
         .expect("invariant: an empty segment has room");
     let record = record::read(writer.segment(), range);
     (record.ws.get().len + record.sse_chunk.get().len) as usize
@@ -58,7 +58,8 @@ fn read(criterion: &mut Criterion) {
     let (mut writer, mut scratch) = (SegmentWriter::new(0, SEGMENT_BYTES), Scratch::default());
     let event = samples::event(EVENT_TYPE, 1, 200);
     let records: Vec<Range> =
-        std::iter::from_fn(|| record::write(&mut writer, &event, POSITION, 0, Transports::WS, &mut scratch)).collect();
+        std::iter::from_fn(|| record::write(&mut writer, &event, POSITION, "", 0, Transports::WS, &mut scratch))
+            .collect();
     let segment = writer.segment();
     group.throughput(Throughput::Elements(1));
     let mut next = records.iter().cycle();

@@ -11,8 +11,13 @@ use tidegate_shards::interest::Interest;
 fn drop_unwanted(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode/drop 1 kB");
     let body = samples::structured("com.example.nobody.wants.this", 1, 1_000);
-    let mut interest = Interest::new(1);
-    interest.add(0, EVENT_TYPE.into(), tidegate_shards::interest::Transports::WS);
+    let mut interest = Interest::new(1, 0);
+    interest.add(
+        0,
+        EVENT_TYPE.into(),
+        tidegate_shards::interest::Transports::WS,
+        &tidegate_shards::cursor::Vector::default(),
+    );
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("tidegate: type and interest", |bencher| {
         bencher.iter(|| peek_type(black_box(&body)).is_some_and(|event_type| interest.wants(&event_type)));

@@ -1,5 +1,6 @@
 // The ticket shop's page. The shop's services decide who gets a seat; the gateway asks them, and tells everybody.
 
+import { currentBuyer, showAccount } from "./account.js";
 import { buySeat } from "./box-office.js";
 import { ageMs, now, synchronise } from "./clock.js";
 import { Hall, seatName } from "./hall.js";
@@ -17,10 +18,7 @@ const RETRY_MS = 1_000;
 
 const $ = (id) => document.getElementById(id);
 const transport = new URLSearchParams(location.search).get("transport") === "ws" ? "ws" : "sse";
-const buyer = {
-  id: (sessionStorage.buyer ??= secret()), // the mail goes to whoever knows it
-  name: (sessionStorage.name ??= `Guest ${Math.random().toString(36).slice(2, 7).toUpperCase()}`),
-};
+const buyer = currentBuyer();
 const hall = new Hall($("map"), buy);
 const inbox = new Inbox($("mails"));
 const meter = new Meter({
@@ -172,10 +170,6 @@ function say(what, kind, who = "") {
   while ($("feed").children.length > FEED_LENGTH) $("feed").lastChild.remove();
 }
 
-function secret() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 function toast(text, kind) {
   clearTimeout(toastTimer);
   Object.assign($("toast"), { textContent: text, hidden: false });
@@ -206,17 +200,21 @@ async function fetchJson(path) {
 
 document.querySelector(`[data-transport="${transport}"]`).setAttribute("aria-current", "page");
 if (sessionStorage.left) $("purse").textContent = `€${sessionStorage.left} left`;
+showAccount({ who: $("who"), form: $("sign-in"), note: $("account-note"), out: $("sign-out") }, buyer);
 setLink("connecting");
 await load();
 ({ gateway } = await fetchJson("/config.json"));
 connect({
   gateway,
   transport,
+  token: buyer.token,
   subscriptions: [
     ...[SEAT_SOLD, SEAT_RELEASED, HALL_RESET, STATS].map((eventType) => ({ eventType })),
     { eventType: MAIL_SENT, oneOf: [{ buyer: buyer.id }] },
   ],
   onState: setLink,
-  onSubscribed: load,
+  // What happened meanwhile comes as events, if the gateway still has it; else the shop has to be asked.
+  onSubscribed: ({ resumed }) => (resumed ? undefined : load()),
+  onHistoryLost: load,
   onEvent: receive,
 });

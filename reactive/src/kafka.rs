@@ -1,5 +1,7 @@
 //! What client and server share about Kafka: how to reach it, its topics, its producer, and the words of librdkafka.
 
+pub(crate) mod events;
+pub(crate) mod inbox;
 pub(crate) mod outlet;
 pub(crate) mod replies;
 pub(crate) mod topics;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Work that waits longer than this for a thread gets a new one.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A queue of work and the threads that do it.
 #[derive(Clone)]
@@ -48,14 +48,18 @@ impl Pool {
         Self(Arc::new(Shared { name, max_threads: max_threads.max(1), state: Mutex::new(state), work: Condvar::new() }))
     }
 
-    /// Does a job on one of the threads, in the order they came. The caller bounds how many wait.
-    pub(crate) fn run(&self, job: Job) {
+    /// Does jobs on the threads, in the order they came. The caller bounds how many wait.
+    pub(crate) fn run(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut jobs = jobs.into_iter().peekable();
+        if jobs.peek().is_none() {
+            return;
+        }
         let mut state = self.lock();
         if state.stopped {
             return;
         }
-        state.jobs.push_back(job);
-        if state.idle > 0 {
+        state.jobs.extend(jobs);
+        for _ in 0..state.idle.min(state.jobs.len()) {
             self.0.work.notify_one();
         }
         self.grow(state);
@@ -69,10 +73,11 @@ impl Pool {
         work_waits
     }
 
-    /// Runs a future to its end on the threads.
-    pub(crate) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let task = Task { future: Mutex::new(Some(future)), queued: AtomicBool::new(false), pool: self.clone() };
-        Arc::new(task).wake();
+    /// The first job of a future that these threads run to its end.
+    pub(crate) fn task(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Job {
+        let task = Task { future: Mutex::new(Some(future)), queued: AtomicBool::new(true), pool: self.clone() };
+        let task = Arc::new(task);
+        Box::new(move || task.poll())
     }
 
     /// Drops work that waits; threads end when they have done what they are at.
@@ -136,7 +141,7 @@ impl Wake for Task {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let task = Arc::clone(&self);
-            self.pool.run(Box::new(move || task.poll()));
+            self.pool.run([Box::new(move || task.poll()) as Job]);
         }
     }
 }
@@ -166,8 +171,8 @@ mod tests {
         let pool = Pool::new("test", 2);
         let (release, blocked) = mpsc::channel::<()>();
         let (done, finished) = mpsc::channel();
-        pool.run(Box::new(move || blocked.recv().unwrap_or_default()));
-        pool.run(Box::new(move || done.send(()).unwrap()));
+        pool.run([Box::new(move || blocked.recv().unwrap_or_default()) as Job]);
+        pool.run([Box::new(move || done.send(()).unwrap()) as Job]);
         while finished.try_recv().is_err() {
             pool.tend();
             thread::yield_now();
@@ -181,9 +186,9 @@ mod tests {
         let pool = Pool::new("test", 1);
         let (wake, waits) = oneshot::channel::<u32>();
         let (done, finished) = mpsc::channel();
-        pool.spawn(Box::pin(async move { done.send(waits.await.unwrap()).unwrap() }));
+        pool.run([pool.task(Box::pin(async move { done.send(waits.await.unwrap()).unwrap() }))]);
         let (other, ran) = mpsc::channel();
-        pool.run(Box::new(move || other.send(()).unwrap()));
+        pool.run([Box::new(move || other.send(()).unwrap()) as Job]);
         ran.recv().unwrap();
         wake.send(7).unwrap();
         assert_eq!(finished.recv(), Ok(7));

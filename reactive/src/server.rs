@@ -145,6 +145,15 @@ impl Shared {
         self.settled.notify_all();
     }
 
+    fn settle_all(&self, tokens: impl Iterator<Item = Token>) {
+        let mut progress = self.progress();
+        tokens.for_each(|token| {
+            progress.settle(token);
+        });
+        drop(progress);
+        self.settled.notify_all();
+    }
+
     /// Waits until `enough` holds, something is settled, or the time is over.
     fn wait_for_room(&self, wait: Duration, enough: impl Fn(&Progress) -> bool) {
         let progress = self.progress();

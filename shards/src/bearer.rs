@@ -26,6 +26,8 @@ pub struct Bearer {
     pub automatic: Vec<Subscription>,
     /// Whose connection it is.
     pub identity: Identity,
+    /// There was a valid token.
+    pub is_known: bool,
 }
 
 impl Bearer {
@@ -49,7 +51,7 @@ impl Bearer {
                 claims::automatic(&united, extractors)
             }
         };
-        Self { automatic, identity: Identity { sessions, expires_at_s } }
+        Self { automatic, identity: Identity { sessions, expires_at_s }, is_known: !tokens.is_empty() }
     }
 }
 

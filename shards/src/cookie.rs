@@ -13,6 +13,7 @@ pub const FIRST_EVENT: &str = "first_event";
 
 const CONNECTION_TOKEN: &str = "connection_token";
 const LAST_EVENT_ID: &str = "last_event_id";
+const CURSOR: &str = "tidegate_cursor";
 const ATTRIBUTES: &str = "; path=/; HttpOnly";
 
 /// What a long-polling client brings along.
@@ -62,6 +63,20 @@ fn decode_id(value: &str) -> Option<Cow<'_, str>> {
     }
     let decoded = percent_decode(value.as_bytes()).decode_utf8().ok()?;
     serde_json::from_str::<String>(&decoded).ok().map(Cow::Owned)
+}
+
+/// The cursor that a long-polling client brings along, if it was given one.
+#[must_use]
+pub fn cursor<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Option<&'a str> {
+    let fields = fields.into_iter().filter_map(|field| std::str::from_utf8(field).ok());
+    let found = fields.flat_map(pairs).find_map(|(name, value)| (name == CURSOR).then_some(unquoted(value)));
+    found.filter(|value| !value.is_empty())
+}
+
+/// The `set-cookie` value that carries a cursor.
+#[must_use]
+pub fn set_cursor(cursor: &str) -> String {
+    format!("{CURSOR}={cursor}{ATTRIBUTES}")
 }
 
 /// The `set-cookie` value that carries the session's token.

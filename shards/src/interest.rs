@@ -1,9 +1,11 @@
 //! Which event types anybody on this node wants, by shard and transport. Owned by ingress; the
 //! shards send it their changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use ahash::RandomState;
+
+use crate::cursor::Vector;
 
 /// A set of transports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +20,10 @@ impl Transports {
     pub const SSE: Self = Self(2);
     /// Long polling.
     pub const LONG_POLLING: Self = Self(4);
+    /// WebSocket whose client asks for the cursor of each event.
+    pub const WS_CURSOR: Self = Self(8);
     /// All of them.
-    pub const ALL: Self = Self(7);
+    pub const ALL: Self = Self(15);
 
     /// Both sets together.
     #[must_use]
@@ -31,6 +35,12 @@ impl Transports {
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Is any member of `other` in this set?
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Is the set empty?
@@ -55,6 +65,18 @@ pub enum InterestChange {
         /// Comes back in the answer.
         ticket: u64,
     },
+    /// The shard wants these types, and what was kept of them: a client comes back. Ingress answers with `ticket` through
+    /// the shard's event queue, with [`crate::mailbox::Kept`]; from there on no event of these types is missing.
+    Resume {
+        /// The shard that asks.
+        shard: usize,
+        /// CloudEvents types.
+        event_types: Box<[Box<str>]>,
+        /// Transports that want them.
+        transports: Transports,
+        /// Comes back in the answer.
+        ticket: u64,
+    },
     /// Nobody on the shard wants this type any more.
     Remove {
         /// The shard that tells.
@@ -70,44 +92,81 @@ struct Wanted {
     /// Per shard.
     shards: Box<[Transports]>,
     union: Transports,
+    /// The node's next offsets by slot when it began to be kept: from there on nothing of it is missing in the ring.
+    kept_since: Vector,
+    /// When the last shard gave it up, in milliseconds.
+    unwanted_since_ms: u64,
 }
 
-/// The node's interest.
+/// The node's interest. A type that nobody wants any more is kept for a while, since its clients may come back.
 #[derive(Debug)]
 pub struct Interest {
     shards: usize,
+    keep_ms: u64,
     types: HashMap<Box<str>, Wanted, RandomState>,
+    /// Types that were given up, in the order in which they were.
+    unwanted: VecDeque<(u64, Box<str>)>,
 }
 
+/// Types that are kept although nobody wants them at the moment.
+const MAX_UNWANTED: usize = 4_096;
+
 impl Interest {
-    /// Nobody wants anything yet.
+    /// Nobody wants anything yet. A type is kept for `keep_ms` after the last shard has given it up.
     #[must_use]
-    pub fn new(shards: usize) -> Self {
-        Self { shards, types: HashMap::default() }
+    pub fn new(shards: usize, keep_ms: u64) -> Self {
+        Self { shards, keep_ms, types: HashMap::default(), unwanted: VecDeque::new() }
     }
 
-    /// Records that `shard` wants the type on these transports too.
-    pub fn add(&mut self, shard: usize, event_type: Box<str>, transports: Transports) {
+    /// Records that `shard` wants the type on these transports too; `now` is where the node is.
+    pub fn add(&mut self, shard: usize, event_type: Box<str>, transports: Transports, now: &Vector) {
         let shards = self.shards;
         let wanted = self.types.entry(event_type).or_insert_with(|| Wanted {
             shards: vec![Transports::NONE; shards].into_boxed_slice(),
             union: Transports::NONE,
+            kept_since: Vector::clone(now),
+            unwanted_since_ms: 0,
         });
         wanted.shards[shard] = wanted.shards[shard].union(transports);
         wanted.union = wanted.union.union(transports);
     }
 
     /// Records that `shard` doesn't want the type any more.
-    pub fn remove(&mut self, shard: usize, event_type: &str) {
+    pub fn remove(&mut self, shard: usize, event_type: &str, now_ms: u64) {
         let Some(wanted) = self.types.get_mut(event_type) else { return };
+        if wanted.union.is_empty() {
+            return;
+        }
         wanted.shards[shard] = Transports::NONE;
         wanted.union = wanted.shards.iter().fold(Transports::NONE, |union, shard| union.union(*shard));
         if wanted.union.is_empty() {
-            self.types.remove(event_type);
+            wanted.unwanted_since_ms = now_ms;
+            self.unwanted.push_back((now_ms, event_type.into()));
+            self.expire(now_ms);
         }
     }
 
-    /// Does anybody want this type?
+    /// Forgets the types that nobody has wanted for long.
+    pub fn expire(&mut self, now_ms: u64) {
+        while let Some((since_ms, event_type)) = self.unwanted.front() {
+            if since_ms + self.keep_ms > now_ms && self.unwanted.len() <= MAX_UNWANTED {
+                return;
+            }
+            let over = |wanted: &Wanted| wanted.union.is_empty() && wanted.unwanted_since_ms == *since_ms;
+            if self.types.get(event_type).is_some_and(over) {
+                self.types.remove(event_type);
+            }
+            self.unwanted.pop_front();
+        }
+    }
+
+    /// Are there types that will be forgotten?
+    #[must_use]
+    pub fn has_unwanted(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
+    /// Does anybody want this type, or did not long ago?
     #[must_use]
     pub fn wants(&self, event_type: &str) -> bool {
         self.types.contains_key(event_type)
@@ -118,6 +177,12 @@ impl Interest {
     pub fn of(&self, event_type: &str) -> Option<(Transports, &[Transports])> {
         self.types.get(event_type).map(|wanted| (wanted.union, &*wanted.shards))
     }
+
+    /// Where the node was when it began to keep this type.
+    #[must_use]
+    pub fn kept_since(&self, event_type: &str) -> Option<&Vector> {
+        self.types.get(event_type).map(|wanted| &wanted.kept_since)
+    }
 }
 
 #[cfg(test)]
@@ -126,14 +191,31 @@ mod tests {
 
     #[test]
     fn a_type_is_wanted_until_the_last_shard_gives_it_up() {
-        let mut interest = Interest::new(2);
-        interest.add(0, "a".into(), Transports::WS);
-        interest.add(1, "a".into(), Transports::SSE);
+        let (mut interest, now) = (Interest::new(2, 0), Vector::default());
+        interest.add(0, "a".into(), Transports::WS, &now);
+        interest.add(1, "a".into(), Transports::SSE, &now);
         assert_eq!(interest.of("a").unwrap(), (Transports(3), &[Transports::WS, Transports::SSE][..]));
-        interest.remove(0, "a");
+        interest.remove(0, "a", 0);
         assert_eq!(interest.of("a").unwrap().0, Transports::SSE);
-        interest.remove(1, "a");
+        interest.remove(1, "a", 0);
         assert!(!interest.wants("a"));
-        interest.remove(1, "never");
+        interest.remove(1, "never", 0);
+    }
+
+    #[test]
+    fn a_type_is_kept_for_a_while_after_it_was_given_up_and_keeps_its_beginning_if_it_is_wanted_again() {
+        let (mut interest, first, later) = (Interest::new(1, 100), Vector::new(vec![5]), Vector::new(vec![9]));
+        interest.add(0, "a".into(), Transports::WS, &first);
+        interest.remove(0, "a", 1_000);
+        interest.expire(1_099);
+        assert!(interest.wants("a") && interest.of("a").unwrap().0.is_empty());
+        interest.add(0, "a".into(), Transports::WS, &later);
+        interest.expire(1_100);
+        assert_eq!(interest.kept_since("a"), Some(&first));
+        interest.remove(0, "a", 2_000);
+        interest.expire(2_100);
+        assert!(!interest.wants("a") && !interest.has_unwanted());
+        interest.add(0, "a".into(), Transports::WS, &later);
+        assert_eq!(interest.kept_since("a"), Some(&later));
     }
 }

@@ -10,10 +10,13 @@ use crossbeam::queue::ArrayQueue;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
+use crate::auth::key::Key;
+use crate::cursor::{Layout, Loss, Vector};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::stored::StoreCall;
 use crate::proxy::table::ApiTable;
 use crate::record::Range;
+use crate::replay::Replayed;
 use crate::segment::Segment;
 use crate::shard::identity::Identity;
 use crate::subscription::Subscription;
@@ -30,6 +33,40 @@ pub enum Mail {
     Event(Range),
     /// Ingress knows the interest that was announced with this ticket.
     InterestKnown(u64),
+    /// The cursor of all that came before.
+    Position(Arc<str>),
+    /// The partitions that the node reads have changed; the events that follow use the new numbers.
+    Layout(Arc<Layout>),
+    /// The source has lost events before anybody got them.
+    Lost(Box<Loss>),
+    /// What a shard asked for a client that comes back.
+    Kept(Box<Kept>),
+}
+
+/// What ingress has for a client that comes back, at the moment at which this stands in the event lane.
+#[derive(Debug)]
+pub struct Kept {
+    /// The ticket it was asked with.
+    pub ticket: u64,
+    /// The partitions.
+    pub layout: Arc<Layout>,
+    /// Next offsets by slot: where the node is.
+    pub now: Vector,
+    /// The ring: recent segments, oldest first, the current one last.
+    pub ring: Vec<Arc<Segment>>,
+    /// Next offsets by slot from which on the ring has every event of the types that were asked for.
+    pub complete_from: Vec<u64>,
+    /// The last record of the ring.
+    pub last: Option<Place>,
+}
+
+/// A record's place in the node's sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Number of its segment.
+    pub segment: u64,
+    /// Its offset there.
+    pub offset: u32,
 }
 
 /// One entry of the control lane.
@@ -83,8 +120,20 @@ pub enum Control {
         /// Resolves with whether somebody was waiting for it.
         reply: Option<oneshot::Sender<bool>>,
     },
+    /// Put these keys of tokens in force.
+    SetKeys {
+        /// Whose they are, by the issuer's place in the settings.
+        issuer: usize,
+        /// All of the issuer's keys.
+        keys: Arc<[Key]>,
+    },
     /// Ask this shard's store of answers.
     Store(StoreCall),
+    /// Accept no more connections, let requests finish, and move streams away over this time.
+    Drain {
+        /// In milliseconds.
+        drain_ms: u64,
+    },
     /// Close everything and end.
     Shutdown,
 }
@@ -107,6 +156,8 @@ pub struct PollAnswer {
     pub body: Bytes,
     /// The newest id, for the cookie.
     pub last_event_id: String,
+    /// The cursor of the newest event, where the client asked for cursors.
+    pub cursor: Option<String>,
 }
 
 /// A control lane was full.
@@ -175,6 +226,11 @@ impl EventLane {
         self.push(Mail::Event(event));
     }
 
+    /// Queues anything else. Needs room for one.
+    pub fn push_other(&mut self, mail: Mail) {
+        self.push(mail);
+    }
+
     /// Queues an answer to an announcement of interest. Needs room for one.
     pub fn push_interest_known(&mut self, ticket: u64) {
         self.push(Mail::InterestKnown(ticket));
@@ -201,7 +257,9 @@ pub struct Inbox {
     pub events: rtrb::Consumer<Mail>,
     /// Control messages.
     pub control: Arc<ArrayQueue<Control>>,
-    /// Woken by both lanes.
+    /// Events read again, where there is somebody who does.
+    pub replay: Option<rtrb::Consumer<Replayed>>,
+    /// Woken by all lanes.
     pub waker: Arc<AtomicWaker>,
     /// Where the tick task leaves its waker.
     pub ticker: Ticker,
@@ -217,7 +275,7 @@ pub fn lanes(event_capacity: usize) -> (EventLane, ControlLane, Inbox) {
     (
         EventLane { producer, waker: Arc::clone(&waker), segment: None, dirty: false },
         ControlLane { queue: Arc::clone(&control), waker: Arc::clone(&waker), ticker: Arc::clone(&ticker) },
-        Inbox { events, control, waker, ticker },
+        Inbox { events, control, replay: None, waker, ticker },
     )
 }
 

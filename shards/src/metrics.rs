@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::auth::TokenRefusal;
 use crate::tls::HandshakeFailure;
 
 /// A counter or gauge with a single writer: no locked instruction, no cache line shared between writers.
@@ -70,6 +71,23 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
+/// What became of tokens and of checks.
+#[derive(Debug, Default)]
+pub struct TokenCounts {
+    /// Tokens that counted.
+    pub accepted: Cell,
+    /// Those of them that had been verified before.
+    pub cached: Cell,
+    /// Tokens that were refused, by the number of the reason.
+    pub refused: [Cell; TokenRefusal::ALL.len()],
+    /// Checks of subscriptions and submissions that were passed.
+    pub checks_allowed: Cell,
+    /// Those that were not.
+    pub checks_denied: Cell,
+    /// Those of the denied for which the URL gave no answer in time.
+    pub checks_unanswered: Cell,
+}
+
 /// All counters of one shard. Gauges say so.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -106,6 +124,12 @@ pub struct ShardMetrics {
     pub bodies_timed_out: Cell,
     /// Connections ended because their queue reached its bound.
     pub connections_slow: Cell,
+    /// Events left out of slow clients' queues, with a notice to the client.
+    pub events_dropped: Cell,
+    /// Events left out of slow clients' queues because a newer one stands for them.
+    pub events_conflated: Cell,
+    /// Streams and sessions told to go elsewhere, because the node drains.
+    pub connections_moved: Cell,
     /// Connections ended because their session was blacklisted.
     pub connections_killed: Cell,
     /// Connections ended because their token had expired.
@@ -128,6 +152,8 @@ pub struct ShardMetrics {
     pub sent_bytes: Cell,
     /// Gauge: bytes that wait in connections' queues.
     pub queue_bytes: Cell,
+    /// Gauge: bytes of the events that long-polling sessions keep, each counted once.
+    pub session_bytes: Cell,
     /// Gauge: events waiting in the mailbox when last drained.
     pub mailbox_depth: Cell,
     /// Gauge: requests of the API proxy that wait for a correlated answer.
@@ -148,8 +174,18 @@ pub struct ShardMetrics {
     pub tls_resumed: Cell,
     /// Failed handshakes, by the numbers of [`HandshakeFailure`].
     pub tls_failures: [Cell; HandshakeFailure::ALL.len()],
+    /// Gauge: clients that catch up with what they have missed.
+    pub replaying: Cell,
+    /// Clients that came back and asked for what they have missed.
+    pub replays: Cell,
+    /// Copies of events that were handed to clients that catch up.
+    pub replayed: Cell,
+    /// Clients told that events may be missing.
+    pub history_lost: Cell,
     /// Panics caught in a connection's code.
     pub panics: Cell,
+    /// Tokens, and checks of who may subscribe and publish.
+    pub tokens: TokenCounts,
     /// Events per mailbox drain.
     pub batch_events: Histogram<10>,
     /// Microseconds from the source to the end of the batch's sends.
@@ -183,6 +219,9 @@ impl Default for ShardMetrics {
             requests_limited_token: cell(),
             bodies_timed_out: cell(),
             connections_slow: cell(),
+            events_dropped: cell(),
+            events_conflated: cell(),
+            connections_moved: cell(),
             connections_killed: cell(),
             connections_expired: cell(),
             subscriptions: cell(),
@@ -194,6 +233,7 @@ impl Default for ShardMetrics {
             sends: cell(),
             sent_bytes: cell(),
             queue_bytes: cell(),
+            session_bytes: cell(),
             mailbox_depth: cell(),
             pending_requests: cell(),
             answers_delivered: cell(),
@@ -204,7 +244,12 @@ impl Default for ShardMetrics {
             tls13_handshakes: cell(),
             tls_resumed: cell(),
             tls_failures: std::array::from_fn(|_| cell()),
+            replaying: cell(),
+            replays: cell(),
+            replayed: cell(),
+            history_lost: cell(),
             panics: cell(),
+            tokens: TokenCounts::default(),
             batch_events: Histogram::new([1, 2, 4, 8, 16, 32, 64, 128, 256, 1024]),
             fan_out_us: Histogram::new([
                 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,

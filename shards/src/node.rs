@@ -10,15 +10,22 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
+use crate::auth::key::Key;
 use crate::bell::Bell;
-use crate::mailbox::{Control, ControlFull, ControlLane, lanes};
-use crate::metrics::ShardMetrics;
+pub use crate::mailbox::ControlFull;
+use crate::mailbox::{Control, ControlLane, PollAnswer, SetOutcome, lanes};
+use crate::metrics::{Cell, ShardMetrics};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::table::ApiTable;
 use crate::publisher::{InterestLane, Publisher};
+use crate::replay;
+pub use crate::runtime::backend_tls;
 use crate::runtime::{self, Listening, Resolver, ShardThread};
 use crate::settings::ShardSettings;
+use crate::shard::identity::Identity;
 use crate::submit::Sinks;
+use crate::subscription::Subscription;
+use crate::token::ConnectionAddress;
 
 /// How the shards are laid out.
 #[derive(Clone, Debug)]
@@ -61,8 +68,12 @@ impl Node {
         let interest = InterestLane::default();
         let resolver = Resolver::start(settings.proxy.ca_pem.clone())?;
         let (mut event_lanes, mut control_lanes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut replay_lanes = Vec::new();
         for _ in &layout.cores {
-            let (events, control, inbox) = lanes(layout.mailbox_events);
+            let (events, control, mut inbox) = lanes(layout.mailbox_events);
+            let (replay_lane, replay) = replay::lane(&inbox.waker);
+            inbox.replay = Some(replay);
+            replay_lanes.push(replay_lane);
             event_lanes.push(events);
             control_lanes.push(control);
             inboxes.push(inbox);
@@ -106,7 +117,7 @@ impl Node {
         }
         node.clock = Some(start_clock(Arc::clone(&node.lanes))?);
         let publisher = Publisher::new(event_lanes, interest, layout.segment_bytes, layout.history_bytes);
-        Ok((node, publisher))
+        Ok((node, publisher.with_replay_lanes(replay_lanes)))
     }
 
     /// Addresses the shards listen on (port 0 resolved).
@@ -160,10 +171,47 @@ impl Node {
         self.lanes.iter().map(set).fold(Ok(()), Result::and)
     }
 
+    /// Puts keys of tokens in force on every shard: all of the issuer with this place in the settings.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when a shard is far behind; some shards may have the new keys then.
+    pub fn set_keys(&self, issuer: usize, keys: &Arc<[Key]>) -> Result<(), ControlFull> {
+        self.lanes.iter().try_for_each(|lane| lane.send(Control::SetKeys { issuer, keys: Arc::clone(keys) }))
+    }
+
     /// Who brings correlated answers to the shards.
     #[must_use]
     pub fn answers(&self) -> Answers {
         Answers { lanes: Arc::clone(&self.lanes) }
+    }
+
+    /// Who brings calls of other nodes to the connections of this one.
+    #[must_use]
+    pub fn holders(&self) -> Holders {
+        Holders { lanes: Arc::clone(&self.lanes) }
+    }
+
+    /// Stops accepting, lets requests finish, and moves streams away over `drain_ms`; see
+    /// [`Shard::start_drain`](crate::shard::Shard::start_drain). Call [`Self::shutdown`] in the end.
+    pub fn drain(&self, drain_ms: u64) {
+        for lane in self.lanes.iter() {
+            // A full lane means a shard that hangs; its connections end with the process.
+            let _full = lane.send(Control::Drain { drain_ms });
+        }
+    }
+
+    /// Connections and sessions that are open.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        let of_shard = |shard: &Arc<ShardMetrics>| {
+            let ShardMetrics { connections_ws, connections_sse, connections_longpolling, connections_http, .. } =
+                &**shard;
+            [connections_ws, connections_sse, connections_longpolling, connections_http]
+                .map(Cell::get)
+                .iter()
+                .sum::<u64>()
+        };
+        self.metrics.iter().map(of_shard).sum()
     }
 
     /// Closes all connections and listeners and waits for the threads to end.
@@ -218,6 +266,49 @@ impl Answers {
         reply: Option<oneshot::Sender<bool>>,
     ) -> Result<(), ControlFull> {
         self.lanes.get(index).ok_or(ControlFull)?.send(Control::Answer { id, answer, reply })
+    }
+}
+
+/// Brings calls that another node passes on to the shards that hold the connections; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    lanes: Arc<[ControlLane]>,
+}
+
+impl Holders {
+    /// Replaces the subscriptions of a connection, and notes whose it is; the receiver is dropped if there is no such shard.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when the shard is far behind.
+    pub fn set_subscriptions(
+        &self,
+        at: ConnectionAddress,
+        subscriptions: Vec<Subscription>,
+        identity: Identity,
+    ) -> Result<oneshot::Receiver<SetOutcome>, ControlFull> {
+        let ConnectionAddress { slot, generation, .. } = at;
+        let (reply, outcome) = oneshot::channel();
+        self.send(at, Control::SetSubscriptions { slot, generation, subscriptions, identity, reply })?;
+        Ok(outcome)
+    }
+
+    /// Fetches events of a long-polling session; the receiver is dropped if it is gone.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when the shard is far behind.
+    pub fn poll(
+        &self,
+        at: ConnectionAddress,
+        last_event_id: String,
+    ) -> Result<oneshot::Receiver<PollAnswer>, ControlFull> {
+        let ConnectionAddress { slot, generation, .. } = at;
+        let (reply, answer) = oneshot::channel();
+        self.send(at, Control::Poll { slot, generation, last_event_id, reply })?;
+        Ok(answer)
+    }
+
+    fn send(&self, at: ConnectionAddress, message: Control) -> Result<(), ControlFull> {
+        self.lanes.get(usize::from(at.shard)).map_or(Ok(()), |lane| lane.send(message))
     }
 }
 

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use crossbeam::queue::SegQueue;
 
+use crate::clock;
+use crate::cursor::{CursorWriter, Loss, Positions, Vector};
 use crate::event::Event;
-use crate::interest::{Interest, InterestChange};
-use crate::mailbox::EventLane;
+use crate::interest::{Interest, InterestChange, Transports};
+use crate::mailbox::{EventLane, Kept, Mail, Place};
 use crate::record::{self, Scratch};
+use crate::replay::ReplayLane;
 use crate::segment::{Segment, SegmentWriter};
 
 /// Where an event stands in its source; per source partition, offsets rise.
@@ -28,18 +31,46 @@ pub struct Full;
 /// by the subscriptions that the node's connections may hold.
 pub type InterestLane = Arc<SegQueue<InterestChange>>;
 
+/// How long a type is kept in the ring after nobody wants it any more, in milliseconds.
+const KEEP_UNWANTED_MS: u64 = 60_000;
+/// How often shards that get no events hear where the node is, in milliseconds.
+const POSITION_MS: u64 = 1_000;
+
+/// What a shard waits for.
+#[derive(Debug)]
+enum Unanswered {
+    InterestKnown(u64),
+    Kept { ticket: u64, event_types: Box<[Box<str>]> },
+    Lost(Loss),
+}
+
 /// Owned by the ingress thread.
 #[derive(Debug)]
 pub struct Publisher {
     interest: Interest,
     changes: InterestLane,
     lanes: Vec<EventLane>,
-    unanswered: VecDeque<(usize, u64)>,
+    replay_lanes: Vec<ReplayLane>,
+    unanswered: VecDeque<(usize, Unanswered)>,
     writer: SegmentWriter,
     segment_bytes: usize,
     history: VecDeque<Arc<Segment>>,
     history_bytes: usize,
     history_limit_bytes: usize,
+    last: Option<Place>,
+    positions: Positions,
+    /// The positions as they were when they were last needed as a whole.
+    now: Vector,
+    /// By slot, the end of the newest gap in what the source gave: the ring proves nothing about what came before.
+    gaps: Vec<u64>,
+    /// Version of the layout that each shard knows.
+    layouts_known: Vec<u64>,
+    /// Every event goes into the ring, wanted or not.
+    keeps_all: bool,
+    cursors: CursorWriter,
+    cursor: String,
+    told_ms: u64,
+    told: Vec<u64>,
     scratch: Scratch,
 }
 
@@ -47,18 +78,53 @@ impl Publisher {
     /// A publisher for the shards behind `lanes`, in their order.
     #[must_use]
     pub fn new(lanes: Vec<EventLane>, changes: InterestLane, segment_bytes: usize, history_limit_bytes: usize) -> Self {
+        let keep_ms = if history_limit_bytes > 0 { KEEP_UNWANTED_MS } else { 0 };
         Self {
-            interest: Interest::new(lanes.len()),
+            interest: Interest::new(lanes.len(), keep_ms),
             changes,
+            layouts_known: vec![0; lanes.len()],
             lanes,
+            replay_lanes: Vec::new(),
             unanswered: VecDeque::new(),
             writer: SegmentWriter::new(0, segment_bytes),
             segment_bytes,
             history: VecDeque::new(),
             history_bytes: 0,
             history_limit_bytes,
+            last: None,
+            positions: Positions::default(),
+            now: Vector::default(),
+            gaps: Vec::new(),
+            keeps_all: false,
+            cursors: CursorWriter::default(),
+            cursor: String::new(),
+            told_ms: 0,
+            told: Vec::new(),
             scratch: Scratch::default(),
         }
+    }
+
+    /// Puts every event into the ring, as a hub must that nobody else keeps events for. Without effect where there is no
+    /// memory for a ring.
+    pub fn keep_all(&mut self) {
+        self.keeps_all = self.history_limit_bytes > 0;
+    }
+
+    /// Gives the publisher the replay lanes to keep until [`Self::take_replay_lanes`].
+    pub(crate) fn with_replay_lanes(mut self, lanes: Vec<ReplayLane>) -> Self {
+        self.replay_lanes = lanes;
+        self
+    }
+
+    /// The replay lanes of all shards, for whoever reads events again.
+    #[must_use]
+    pub fn take_replay_lanes(&mut self) -> Vec<ReplayLane> {
+        std::mem::take(&mut self.replay_lanes)
+    }
+
+    /// The source partitions and how far they are.
+    pub fn positions(&mut self) -> &mut Positions {
+        &mut self.positions
     }
 
     /// Applies the changes of interest that shards have sent since the last call. Call once per turn of the loop.
@@ -66,48 +132,170 @@ impl Publisher {
         while let Some(change) = self.changes.pop() {
             match change {
                 InterestChange::Add { shard, event_type, transports, ticket } => {
-                    self.interest.add(shard, event_type, transports);
-                    self.unanswered.push_back((shard, ticket));
+                    let now = self.now();
+                    self.interest.add(shard, event_type, transports, &now);
+                    self.unanswered.push_back((shard, Unanswered::InterestKnown(ticket)));
                 }
-                InterestChange::Remove { shard, event_type } => self.interest.remove(shard, &event_type),
+                InterestChange::Resume { shard, event_types, transports, ticket } => {
+                    let now = self.now();
+                    for event_type in &event_types {
+                        self.interest.add(shard, event_type.clone(), transports, &now);
+                    }
+                    self.unanswered.push_back((shard, Unanswered::Kept { ticket, event_types }));
+                }
+                InterestChange::Remove { shard, event_type } => {
+                    self.interest.remove(shard, &event_type, clock::now_ms());
+                }
             }
         }
+        if self.interest.has_unwanted() {
+            self.interest.expire(clock::now_ms());
+        }
         for _ in 0..self.unanswered.len() {
-            let Some((shard, ticket)) = self.unanswered.pop_front() else { break };
-            if self.lanes[shard].has_room(1) {
-                self.lanes[shard].push_interest_known(ticket);
+            let Some((shard, answer)) = self.unanswered.pop_front() else { break };
+            if self.lanes[shard].has_room(3) {
+                self.tell_position(shard);
+                let mail = match answer {
+                    Unanswered::InterestKnown(ticket) => Mail::InterestKnown(ticket),
+                    Unanswered::Kept { ticket, event_types } => Mail::Kept(Box::new(self.kept(ticket, &event_types))),
+                    Unanswered::Lost(loss) => Mail::Lost(Box::new(loss)),
+                };
+                self.lanes[shard].push_other(mail);
             } else {
-                self.unanswered.push_back((shard, ticket));
+                self.unanswered.push_back((shard, answer));
             }
         }
         self.flush();
     }
 
-    /// Does any shard have a subscriber for this type?
-    #[must_use]
-    pub fn wants(&self, event_type: &str) -> bool {
-        self.interest.wants(event_type)
+    /// The positions of this moment, shared by all who need them before the next message.
+    fn now(&mut self) -> Vector {
+        if *self.now != self.positions.next() {
+            self.now = Vector::new(self.positions.next().to_vec());
+        }
+        Vector::clone(&self.now)
     }
 
-    /// Archives the event into the current segment and queues it for every interested shard.
+    fn kept(&mut self, ticket: u64, event_types: &[Box<str>]) -> Kept {
+        let now = self.now();
+        let mut ring: Vec<_> = self.history.iter().cloned().collect();
+        ring.push(Arc::clone(self.writer.segment()));
+        let start = ring[0].start();
+        let layout = self.positions.layout();
+        // A partition that appeared after the ring's beginning is in it from its first message on.
+        let mut complete_from: Vec<u64> = (0..now.len())
+            .map(|slot| start.get(slot).copied().unwrap_or_else(|| layout.slot(slot).map_or(0, |slot| slot.first)))
+            .collect();
+        for (from, gap) in complete_from.iter_mut().zip(&self.gaps) {
+            *from = (*from).max(*gap);
+        }
+        if !self.keeps_all {
+            for since in event_types.iter().filter_map(|event_type| self.interest.kept_since(event_type)) {
+                for (from, since) in complete_from.iter_mut().zip(since.iter()) {
+                    *from = (*from).max(*since);
+                }
+            }
+        }
+        Kept { ticket, layout: Arc::clone(layout), now, ring, complete_from, last: self.last }
+    }
+
+    /// The source no longer has events that it never gave: all clients are told.
+    pub fn lose(&mut self, loss: &Loss) {
+        let Some(slot) = loss.slot else { return };
+        if self.gaps.len() <= slot {
+            self.gaps.resize(slot + 1, 0);
+        }
+        self.gaps[slot] = self.gaps[slot].max(loss.to);
+        self.unanswered.extend((0..self.lanes.len()).map(|shard| (shard, Unanswered::Lost(loss.clone()))));
+    }
+
+    /// Tells a shard where the node is; needs room for two.
+    fn tell_position(&mut self, shard: usize) {
+        self.tell_layout(shard);
+        let text = self.cursors.write(self.positions.layout(), self.positions.next());
+        if !text.is_empty() {
+            self.lanes[shard].push_other(Mail::Position(text.into()));
+        }
+    }
+
+    fn tell_layout(&mut self, shard: usize) {
+        if self.layouts_known[shard] != self.positions.version() {
+            self.layouts_known[shard] = self.positions.version();
+            self.lanes[shard].push_other(Mail::Layout(Arc::clone(self.positions.layout())));
+        }
+    }
+
+    /// Tells all shards where the node is, so that clients who get few events don't have to come back with old cursors.
+    /// Does so once a second, and only where something has moved.
+    pub fn tell_positions(&mut self, now_ms: u64) {
+        if now_ms < self.told_ms + POSITION_MS {
+            return;
+        }
+        self.told_ms = now_ms;
+        if self.told == self.positions.next() {
+            return;
+        }
+        self.told.clear();
+        self.told.extend_from_slice(self.positions.next());
+        for shard in 0..self.lanes.len() {
+            if self.lanes[shard].has_room(3) {
+                self.tell_position(shard);
+            }
+        }
+        self.flush();
+    }
+
+    /// Has any shard a subscriber for this type?
+    #[must_use]
+    pub fn has_subscribers(&self, event_type: &str) -> bool {
+        self.interest.of(event_type).is_some_and(|(transports, _)| !transports.is_empty())
+    }
+
+    /// Must events of this type be published?
+    #[must_use]
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.keeps_all || self.interest.wants(event_type)
+    }
+
+    /// Archives the event into the current segment, if anybody wants it or it must be kept, and queues it for every interested
+    /// shard.
     /// `received_us`: monotonic microseconds at which the source handed it over ([`crate::clock::now_us`]).
     ///
     /// # Errors
     /// [`Full`] when an interested shard's queue is full: nothing was published, call again with the same event.
     pub fn publish(&mut self, event: &Event<'_>, position: Position, received_us: u64) -> Result<(), Full> {
-        let Some((transports, shards)) = self.interest.of(&event.event_type) else { return Ok(()) };
+        let (transports, shards) = match self.interest.of(&event.event_type) {
+            Some(wanted) => wanted,
+            None if self.keeps_all => (Transports::NONE, &[][..]),
+            None => {
+                self.positions.advance(position.partition, position.offset + 1);
+                return Ok(());
+            }
+        };
         let interested = || shards.iter().enumerate().filter(|(_, wish)| !wish.is_empty()).map(|(shard, _)| shard);
-        if interested().any(|shard| !self.lanes[shard].has_room(2)) {
+        let version = self.positions.version();
+        let room = |shard: usize| if self.layouts_known[shard] == version { 2 } else { 3 };
+        if interested().any(|shard| !self.lanes[shard].has_room(room(shard))) {
             return Err(Full);
         }
+        self.positions.advance(position.partition, position.offset + 1);
+        self.cursor.clear();
+        if transports.intersects(CARRY_CURSORS) {
+            self.cursor.push_str(self.cursors.write(self.positions.layout(), self.positions.next()));
+        }
+        let cursor = &*self.cursor;
         let write = |writer: &mut SegmentWriter, scratch: &mut Scratch| {
-            record::write(writer, event, position, received_us, transports, scratch)
+            record::write(writer, event, position, cursor, received_us, transports, scratch)
         };
         let range = match write(&mut self.writer, &mut self.scratch) {
             Some(range) => range,
             None => {
-                let capacity = self.segment_bytes.max(record::space_needed(event));
-                let next = SegmentWriter::new(self.writer.segment().number() + 1, capacity);
+                let capacity = self.segment_bytes.max(record::space_needed(event, cursor));
+                // The event at hand is the first after the new segment's start.
+                self.positions.advance(position.partition, position.offset);
+                let number = self.writer.segment().number() + 1;
+                let next = SegmentWriter::starting_at(number, capacity, self.positions.next());
+                self.positions.advance(position.partition, position.offset + 1);
                 let full = std::mem::replace(&mut self.writer, next);
                 self.history_bytes += full.segment().capacity();
                 self.history.push_back(Arc::clone(full.segment()));
@@ -124,7 +312,12 @@ impl Publisher {
                 }
             }
         };
+        self.last = Some(Place { segment: self.writer.segment().number(), offset: range.offset });
         for shard in interested() {
+            if self.layouts_known[shard] != version {
+                self.layouts_known[shard] = version;
+                self.lanes[shard].push_other(Mail::Layout(Arc::clone(self.positions.layout())));
+            }
             self.lanes[shard].push_event(self.writer.segment(), range);
         }
         Ok(())
@@ -138,13 +331,15 @@ impl Publisher {
     }
 }
 
+/// The transports whose frames carry cursors.
+const CARRY_CURSORS: Transports = Transports::SSE.union(Transports::WS_CURSOR).union(Transports::LONG_POLLING);
+
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::interest::Transports;
-    use crate::mailbox::{Inbox, Mail, lanes};
+    use crate::mailbox::{Inbox, lanes};
 
     fn event(event_type: &'static str) -> Event<'static> {
         Event {

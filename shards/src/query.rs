@@ -38,6 +38,8 @@ pub struct ConnectionQuery<'a> {
     pub cursor: Option<Cow<'a, str>>,
     /// `lastEventId`: the cursor to resume from.
     pub last_event_id: Option<Cow<'a, str>>,
+    /// `slow`: what is to happen if the client is too slow.
+    pub slow: Option<Cow<'a, str>>,
 }
 
 impl<'a> ConnectionQuery<'a> {
@@ -58,6 +60,7 @@ impl<'a> ConnectionQuery<'a> {
                 "jwt" => &mut parameters.jwt,
                 "cursor" => &mut parameters.cursor,
                 "lastEventId" => &mut parameters.last_event_id,
+                "slow" => &mut parameters.slow,
                 _ => continue,
             };
             *slot = (!value.is_empty()).then_some(value);

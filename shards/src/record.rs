@@ -49,6 +49,10 @@ pub struct Record<'a> {
     pub sse_chunk: Range,
     /// The same without the chunk's framing.
     pub sse: Range,
+    /// The WebSocket text frame with the cursor in it, see [`crate::cursor`].
+    pub ws_cursor: Range,
+    /// The cursor's text.
+    pub cursor: Range,
     /// The event's JSON text.
     pub body: Range,
 }
@@ -64,30 +68,32 @@ pub struct Field<'a> {
 }
 
 /// Room that the archived record may take beside the texts it holds, in bytes.
-const RECORD_SLACK_BYTES: usize = 256;
+const RECORD_SLACK_BYTES: usize = 384;
 
 /// Bytes to have free before [`write`] is called, so that it can't fail.
 #[must_use]
-pub fn space_needed(event: &Event<'_>) -> usize {
+pub fn space_needed(event: &Event<'_>, cursor: &str) -> usize {
     let fields: usize = event.fields.iter().map(|field| field.value.len() + 64).sum();
     let line_feeds = memchr::memchr2_iter(b'\n', b'\r', &event.body).count();
-    2 * event.body.len() + line_feeds * 8 + 2 * event.event_type.len() + event.id.len() + fields + RECORD_SLACK_BYTES
+    let frames = 4 * event.body.len() + line_feeds * 8 + 3 * cursor.len();
+    frames + 2 * event.event_type.len() + event.id.len() + fields + RECORD_SLACK_BYTES
 }
 
 /// Encodes what the wanted transports need and archives the record. Returns the record's range.
-/// `scratch` is reused memory.
+/// `cursor` stands for the position after the event, empty where there is none; `scratch` is reused memory.
 ///
 /// Returns `None`, with the segment unchanged, when it doesn't fit.
 pub fn write(
     writer: &mut SegmentWriter,
     event: &Event<'_>,
     position: Position,
+    cursor: &str,
     received_us: u64,
     transports: Transports,
     scratch: &mut Scratch,
 ) -> Option<Range> {
     let mark = writer.mark();
-    let range = try_write(writer, event, position, received_us, transports, scratch);
+    let range = try_write(writer, event, position, cursor, received_us, transports, scratch);
     if range.is_none() {
         writer.rewind(mark);
     }
@@ -98,6 +104,7 @@ pub fn write(
 #[derive(Default)]
 pub struct Scratch {
     frame: Vec<u8>,
+    with_cursor: Vec<u8>,
     archive: Vec<u8>,
     arena: Arena,
 }
@@ -112,12 +119,14 @@ fn try_write(
     writer: &mut SegmentWriter,
     event: &Event<'_>,
     position: Position,
+    cursor: &str,
     received_us: u64,
     transports: Transports,
     scratch: &mut Scratch,
 ) -> Option<Range> {
     let mut ws = Range::default();
     let mut body = Range::default();
+    let mut cursor_range = Range::default();
     if transports.contains(Transports::WS) || transports.contains(Transports::LONG_POLLING) {
         scratch.frame.clear();
         encode::append_header(OpCode::Text, event.body.len(), &mut scratch.frame);
@@ -129,12 +138,36 @@ fn try_write(
     let (mut sse_chunk, mut sse) = (Range::default(), Range::default());
     if transports.contains(Transports::SSE) {
         scratch.frame.clear();
-        sse::append_event(&event.event_type, None, &event.body, &mut scratch.frame);
+        let id = (!cursor.is_empty()).then_some(cursor);
+        sse::append_event(&event.event_type, id, &event.body, &mut scratch.frame);
         let head = format!("{:x}\r\n", scratch.frame.len());
         let (offset, len) = writer.append(&[head.as_bytes(), &scratch.frame, b"\r\n"])?;
         let head = u32::try_from(head.len()).ok()?;
         sse_chunk = Range { offset, len };
         sse = Range { offset: offset + head, len: len - head - 2 };
+        if id.is_some() {
+            let before = u32::try_from("event: \nid: ".len() + event.event_type.len()).ok()?;
+            cursor_range = Range { offset: sse.offset + before, len: u32::try_from(cursor.len()).ok()? };
+        }
+        if body.len == 0 && memchr::memchr2(b'\n', b'\r', &event.body).is_none() {
+            let len = u32::try_from(event.body.len()).ok()?;
+            body = Range { offset: sse.offset + sse.len - 2 - len, len };
+        }
+    }
+    let mut ws_cursor = Range::default();
+    if transports.contains(Transports::WS_CURSOR) {
+        scratch.with_cursor.clear();
+        cursor_frame(&event.body, cursor, &mut scratch.with_cursor, &mut scratch.frame);
+        let (offset, len) = writer.append(&[&scratch.frame])?;
+        ws_cursor = Range { offset, len };
+    }
+    if body.len == 0 {
+        let (offset, len) = writer.append(&[&event.body])?;
+        body = Range { offset, len };
+    }
+    if cursor_range.len == 0 && transports.contains(Transports::LONG_POLLING) {
+        let (offset, len) = writer.append(&[cursor.as_bytes()])?;
+        cursor_range = Range { offset, len };
     }
     let fields: Vec<Field<'_>> =
         event.fields.iter().map(|field| Field { position: field.position, value: &field.value }).collect();
@@ -148,15 +181,37 @@ fn try_write(
         ws,
         sse_chunk,
         sse,
+        ws_cursor,
+        cursor: cursor_range,
         body,
     };
     writer.align();
-    scratch.archive.resize(space_needed(event), 0);
+    scratch.archive.resize(space_needed(event, cursor), 0);
     let buffer = Buffer::from(scratch.archive.as_mut_slice());
     let written =
         rkyv::api::low::to_bytes_in_with_alloc::<_, _, Failure>(&record, buffer, scratch.arena.acquire()).ok()?.pos();
     let (offset, len) = writer.append(&[&scratch.archive[..written]])?;
-    Some(Range { offset, len })
+    let range = Range { offset, len };
+    writer.commit(range)?;
+    Some(range)
+}
+
+/// A WebSocket text frame of an event with its cursor as the attribute `tidegatecursor` (the last member, so that it counts
+/// where the event had one already). `text` is reused memory.
+pub fn cursor_frame(body: &[u8], cursor: &str, text: &mut Vec<u8>, frame: &mut Vec<u8>) {
+    text.clear();
+    match memchr::memrchr(b'}', body) {
+        Some(end) if !cursor.is_empty() => {
+            text.extend_from_slice(&body[..end]);
+            text.extend_from_slice(b",\"tidegatecursor\":\"");
+            text.extend_from_slice(cursor.as_bytes());
+            text.extend_from_slice(b"\"}");
+        }
+        _ => text.extend_from_slice(body),
+    }
+    frame.clear();
+    encode::append_header(OpCode::Text, text.len(), frame);
+    frame.extend_from_slice(text);
 }
 
 /// Reads a record in place.
@@ -211,7 +266,7 @@ mod tests {
         let position = Position { partition: 3, offset: 99 };
         let mut scratch = Scratch::default();
         for _ in 0..3 {
-            let range = write(&mut writer, &event, position, 5, Transports::ALL, &mut scratch).unwrap();
+            let range = write(&mut writer, &event, position, "", 5, Transports::ALL, &mut scratch).unwrap();
             let segment = writer.segment();
             let record = read(segment, range);
             assert_eq!(&*record.event_type, "seat.sold");
@@ -236,6 +291,7 @@ mod tests {
             &mut writer,
             &event(),
             Position { partition: 0, offset: 0 },
+            "abc",
             0,
             Transports::SSE,
             &mut Scratch::default(),
@@ -243,7 +299,17 @@ mod tests {
         .unwrap();
         let record = read(writer.segment(), range);
         assert_eq!(record.ws.get().len, 0);
-        assert!(record.sse.get().len > 0);
+        let text = |range: Range| std::str::from_utf8(writer.segment().bytes(range.offset, range.len)).unwrap();
+        assert!(text(record.sse.get()).starts_with("event: seat.sold\nid: abc\ndata: "));
+        assert_eq!(text(record.cursor.get()), "abc");
+        assert_eq!(text(record.body.get()).as_bytes(), &*event().body);
+    }
+
+    #[test]
+    fn the_cursor_becomes_the_last_attribute_of_the_event_in_a_websocket() {
+        let (mut text, mut frame) = (Vec::new(), Vec::new());
+        cursor_frame(br#"{"id":"1"} "#, "abc", &mut text, &mut frame);
+        assert_eq!(&frame[2..], br#"{"id":"1","tidegatecursor":"abc"}"#);
     }
 
     #[test]
@@ -251,7 +317,7 @@ mod tests {
         let mut writer = SegmentWriter::new(0, 160);
         let before = writer.mark();
         let position = Position { partition: 0, offset: 0 };
-        assert!(write(&mut writer, &event(), position, 0, Transports::ALL, &mut Scratch::default()).is_none());
+        assert!(write(&mut writer, &event(), position, "", 0, Transports::ALL, &mut Scratch::default()).is_none());
         assert_eq!(writer.mark(), before);
     }
 
@@ -259,8 +325,8 @@ mod tests {
     fn the_announced_space_is_enough_for_bodies_full_of_line_feeds() {
         let mut event = event();
         event.body = Cow::Owned(b"{\n\r\n\r}".repeat(50));
-        let mut writer = SegmentWriter::new(0, space_needed(&event));
+        let mut writer = SegmentWriter::new(0, space_needed(&event, ""));
         let position = Position { partition: 0, offset: 0 };
-        assert!(write(&mut writer, &event, position, 0, Transports::ALL, &mut Scratch::default()).is_some());
+        assert!(write(&mut writer, &event, position, "", 0, Transports::ALL, &mut Scratch::default()).is_some());
     }
 }

@@ -7,6 +7,12 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::record::Range;
+
+/// Bytes of a segment per entry of its directory; a record takes more.
+const BYTES_PER_ENTRY: usize = 128;
 
 /// Alignment of a segment and of every record in it, in bytes; enough for any archived type.
 pub const ALIGNMENT: usize = 16;
@@ -17,6 +23,10 @@ pub struct Segment {
     number: u64,
     memory: NonNull<u8>,
     capacity: usize,
+    /// Next offsets by slot before the first record.
+    start: Box<[u64]>,
+    /// Where the records are, in their order; 0 where there is none yet.
+    directory: Box<[AtomicU64]>,
 }
 
 // SAFETY: the memory is owned by this value; bytes below the writer's mark are never written again,
@@ -36,6 +46,20 @@ impl Segment {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Next offsets by slot (see [`crate::cursor`]) before the first record.
+    #[must_use]
+    pub fn start(&self) -> &[u64] {
+        &self.start
+    }
+
+    /// Where the record with this index lies; `None` where there is none yet.
+    #[must_use]
+    pub fn record(&self, index: usize) -> Option<Range> {
+        let entry = self.directory.get(index)?.load(Ordering::Acquire);
+        let (offset, len) = ((entry >> 32) as u32, (entry & u64::from(u32::MAX)) as u32);
+        (entry != 0).then_some(Range { offset, len })
     }
 
     /// A range that the writer has published.
@@ -69,18 +93,28 @@ impl Drop for Segment {
 pub struct SegmentWriter {
     segment: Arc<Segment>,
     used: usize,
+    records: usize,
 }
 
 impl SegmentWriter {
     /// Allocates an empty segment.
     #[must_use]
     pub fn new(number: u64, capacity: usize) -> Self {
+        Self::starting_at(number, capacity, &[])
+    }
+
+    /// Allocates an empty segment for the records after these next offsets by slot.
+    #[must_use]
+    pub fn starting_at(number: u64, capacity: usize, start: &[u64]) -> Self {
         let capacity = capacity.next_multiple_of(ALIGNMENT);
         let layout = Segment::layout(capacity);
         // SAFETY: the layout has a size above zero.
         let memory = unsafe { alloc(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        Self { segment: Arc::new(Segment { number, memory, capacity }), used: 0 }
+        let entries = capacity / BYTES_PER_ENTRY + 1;
+        let directory = std::iter::repeat_with(AtomicU64::default).take(entries).collect();
+        let segment = Segment { number, memory, capacity, start: start.into(), directory };
+        Self { segment: Arc::new(segment), used: 0, records: 0 }
     }
 
     /// The segment, to be shared with readers.
@@ -115,6 +149,14 @@ impl SegmentWriter {
         Some((u32::try_from(start).ok()?, u32::try_from(len).ok()?))
     }
 
+    /// Enters a whole record in the directory, from where any thread may read it. `None` when the directory is full.
+    pub(crate) fn commit(&mut self, record: Range) -> Option<()> {
+        let entry = self.segment.directory.get(self.records)?;
+        entry.store((u64::from(record.offset) << 32) | u64::from(record.len), Ordering::Release);
+        self.records += 1;
+        Some(())
+    }
+
     /// Moves the tail to the next multiple of [`ALIGNMENT`], as an archived record needs it.
     pub(crate) fn align(&mut self) {
         self.used = self.used.next_multiple_of(ALIGNMENT).min(self.segment.capacity);
@@ -145,6 +187,19 @@ mod tests {
         assert_eq!(writer.segment().bytes(0, 4), b"abcd");
         assert_eq!(writer.segment().bytes(16, 3), b"xyz");
         assert_eq!(writer.segment().number(), 7);
+    }
+
+    #[test]
+    fn committed_records_are_found_in_their_order() {
+        let mut writer = SegmentWriter::starting_at(1, 256, &[5, 6]);
+        let segment = Arc::clone(writer.segment());
+        assert_eq!((segment.start(), segment.record(0)), (&[5, 6][..], None));
+        for offset in 0..3 {
+            assert!(writer.commit(Range { offset, len: 9 }).is_some());
+        }
+        assert_eq!(segment.record(2), Some(Range { offset: 2, len: 9 }));
+        assert_eq!(segment.record(3), None);
+        assert!(writer.commit(Range { offset: 3, len: 9 }).is_none(), "the directory is full");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tidegate_reactive::correlation::CorrelationKey;
 
-use crate::auth::Verifier;
+use crate::auth::settings::TokenSettings;
 use crate::extractor::Extractors;
 use crate::limits::LimitSettings;
 use crate::limits::origin::Cors;
 use crate::proxy::table::ApiTable;
+use crate::queue::SlowClient;
 use crate::sessions::SessionTable;
 use crate::subscription::SubscriptionMode;
 use crate::tls::TlsSettings;
@@ -34,6 +35,8 @@ pub struct ShardSettings {
     pub max_subscriptions: usize,
     /// Bytes that may wait for one connection before the bound's action is taken.
     pub max_queue_bytes: usize,
+    /// What happens at that bound: the first unless the client asks for another of these (`SLOW_CLIENT`). Never empty.
+    pub slow_client: Box<[SlowClient]>,
     /// Bytes of a request body on the calls that Tidegate answers itself.
     pub max_body_bytes: usize,
     /// Bytes of one WebSocket message from a client.
@@ -53,10 +56,12 @@ pub struct ShardSettings {
     pub node_id: u64,
     /// Serve `/_tidegate/test/echo`, a WebSocket echo on the production codec, for conformance suites.
     pub echo_endpoint: bool,
+    /// Clients may ask for everything that is kept, or for what came since a time, in place of a cursor (`REPLAY_EARLIEST`).
+    pub replay_earliest: bool,
     /// Spin for this long before a shard sleeps, in microseconds; 0 never spins (`--spin`).
     pub spin_us: u64,
-    /// Verifies tokens (`JWT_SECRET_KEY`); without it, every token is refused.
-    pub verifier: Option<Arc<Verifier>>,
+    /// What tokens must be like, and who needs one.
+    pub tokens: TokenSettings,
     /// Blacklisted sessions.
     pub sessions: Arc<SessionTable>,
     /// A connection ends when its token expires (`END_AT_TOKEN_EXPIRY`).
@@ -119,6 +124,7 @@ impl Default for ShardSettings {
             max_connections_per_minute: 5_000,
             max_subscriptions: 1_000,
             max_queue_bytes: 2 << 20,
+            slow_client: Box::new([SlowClient::Disconnect]),
             max_body_bytes: 1 << 20,
             max_message_bytes: 64 << 10,
             header_timeout_ms: 10_000,
@@ -128,8 +134,9 @@ impl Default for ShardSettings {
             token_key: TokenKey::random(),
             node_id: 1,
             echo_endpoint: false,
+            replay_earliest: false,
             spin_us: 0,
-            verifier: None,
+            tokens: TokenSettings::default(),
             sessions: Arc::default(),
             end_at_token_expiry: true,
             subscription_mode: SubscriptionMode::Unite,

@@ -5,6 +5,12 @@ use memchr::{memchr2, memchr3_iter};
 /// A comment that keeps the connection alive; clients ignore it.
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 
+/// Tells the client how long to wait before it connects again (section 9.2.5).
+#[must_use]
+pub fn retry(ms: u64) -> String {
+    format!("retry: {ms}\n\n")
+}
+
 /// Appends one event: its `event:` line, an `id:` line if there is an id, its `data:` lines, and the blank line that dispatches it.
 ///
 /// The body's lines, whether they end in LF, CR or CRLF, become one `data:` line each, so the client sees them joined by LF; in JSON
@@ -22,6 +28,13 @@ pub fn append_event(event_type: &str, id: Option<&str>, body: &[u8], out: &mut V
     out.push(b'\n');
     append_data(body, out);
     out.push(b'\n');
+}
+
+/// The body of one event as [`append_event`] wrote it, its lines joined by LF.
+#[must_use]
+pub fn body_of(event: &[u8]) -> Vec<u8> {
+    let lines = event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: "));
+    lines.collect::<Vec<_>>().join(&b'\n')
 }
 
 fn append_without_line_ends(text: &str, replacement: Option<u8>, out: &mut Vec<u8>) {

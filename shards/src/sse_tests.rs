@@ -99,3 +99,12 @@ proptest! {
         prop_assert_eq!(&dispatched[0].data, "{}");
     }
 }
+
+#[test]
+fn the_body_comes_back_out_of_an_event() {
+    for (body, expected) in [("{}", "{}"), ("{\r\n\"a\":\n1}", "{\n\"a\":\n1}"), ("", "")] {
+        let mut out = Vec::new();
+        append_event("data: x", Some("data: 1"), body.as_bytes(), &mut out);
+        assert_eq!(String::from_utf8(body_of(&out)).unwrap(), expected);
+    }
+}

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_channel::oneshot;
 
+use crate::peers::Peers;
 use crate::proxy::outbound::{RequestLog, RequestSink};
+use crate::replay::ReplaySource;
 
 /// One validated event on its way into the hub.
 #[derive(Debug)]
@@ -53,8 +55,12 @@ pub struct Sinks {
     pub events: Arc<dyn EventSink>,
     /// Messages of the API proxy; `None` without Kafka.
     pub requests: Option<Arc<dyn RequestSink>>,
+    /// Who reads events again; `None` where the ring is all there is.
+    pub replay: Option<Arc<dyn ReplaySource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
+    /// Other nodes; `None` where this one knows of no other.
+    pub peers: Option<Arc<dyn Peers>>,
 }
 
 impl fmt::Debug for Sinks {
@@ -63,6 +69,7 @@ impl fmt::Debug for Sinks {
             .debug_struct("Sinks")
             .field("requests", &self.requests.is_some())
             .field("log", &self.log.is_some())
+            .field("peers", &self.peers.is_some())
             .finish_non_exhaustive()
     }
 }

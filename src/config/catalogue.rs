@@ -1,42 +1,9 @@
 //! The catalogue of settings: RIG's, under their own names and with their defaults, and Tidegate's.
 
-/// How a setting is given on the command line, and whether it may be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `--flag` or `--flag=false`.
-    Switch,
-    /// `--flag` or `--flag=VALUE`; holds the name of the value, and the value of the bare flag.
-    Amount(&'static str, &'static str),
-    /// `--flag VALUE`; holds the name of the value.
-    Text(&'static str),
-    /// Like text, but never printed.
-    Secret(&'static str),
-}
+mod setting;
 
-/// One setting.
-#[derive(Debug)]
-pub struct Setting {
-    /// Heading it stands under in `--help`.
-    pub heading: &'static str,
-    /// Environment variable; the flag is the same in kebab case.
-    pub variable: &'static str,
-    /// How it is given.
-    pub kind: Kind,
-    /// Its default.
-    pub default: Option<&'static str>,
-    /// What it does.
-    pub help: &'static str,
-    /// Left out of `--help`.
-    pub hidden: bool,
-}
-
-impl Setting {
-    /// The flag without its dashes.
-    #[must_use]
-    pub fn flag(&self) -> String {
-        self.variable.to_ascii_lowercase().replace('_', "-")
-    }
-}
+pub use self::setting::{Kind, Setting};
+use self::setting::{hidden, secret, switch, text};
 
 /// The setting with this variable.
 #[must_use]
@@ -54,40 +21,6 @@ const LOGS: &str = "Logs, metrics and health";
 const PROXY: &str = "API proxy";
 const OTHER: &str = "Other sources";
 const ERLANG: &str = "Erlang";
-
-const fn text(
-    heading: &'static str,
-    variable: &'static str,
-    value_name: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        heading,
-        variable,
-        kind: Kind::Text(value_name),
-        default: if default.is_empty() { None } else { Some(default) },
-        help,
-        hidden: false,
-    }
-}
-
-const fn secret(
-    heading: &'static str,
-    variable: &'static str,
-    value_name: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting { heading, variable, kind: Kind::Secret(value_name), default: None, help, hidden: false }
-}
-
-const fn switch(heading: &'static str, variable: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { heading, variable, kind: Kind::Switch, default: Some(default), help, hidden: false }
-}
-
-const fn hidden(setting: Setting) -> Setting {
-    Setting { hidden: true, ..setting }
-}
 
 const fn erlang(variable: &'static str, help: &'static str) -> Setting {
     hidden(text(ERLANG, variable, "TEXT", "", help))
@@ -125,6 +58,19 @@ pub const CATALOGUE: &[Setting] = &[
         "PATH",
         "",
         "Authorities of client certificates, which the internal TLS port then asks for (PEM)",
+    ),
+    text(
+        LISTENERS,
+        "DRAIN_SECONDS",
+        "SECONDS",
+        "30",
+        "Time over which clients are moved away after SIGTERM; 0 ends their connections at once",
+    ),
+    switch(
+        LISTENERS,
+        "TAKEOVER",
+        "false",
+        "Listen although another gateway of the same user does: it is to be stopped then, and drains",
     ),
     text(LISTENERS, "HOST", "NAME", "", "Name or address of this node as others see it"),
     text(
@@ -197,7 +143,13 @@ pub const CATALOGUE: &[Setting] = &[
         "Refuse constraints on fields without an extractor instead of ignoring them",
     ),
     text(EVENTS, "MAX_SUBSCRIPTIONS", "COUNT", "1000", "Subscriptions that one connection may hold"),
-    text(EVENTS, "HISTORY_BYTES", "BYTES", "67108864", "Memory for recent events"),
+    text(EVENTS, "HISTORY_BYTES", "BYTES", "67108864", "Memory for recent events, from which clients catch up"),
+    switch(
+        EVENTS,
+        "REPLAY_EARLIEST",
+        "false",
+        "Clients may ask for all events there are, or for those since a time, in place of a cursor",
+    ),
     text(KAFKA, "KAFKA_BROKERS", "HOST:PORT,…", "", "Kafka brokers [default: none, the hub is local to this process]"),
     text(
         KAFKA,
@@ -233,6 +185,21 @@ pub const CATALOGUE: &[Setting] = &[
     text(KAFKA, "KAFKA_RESTART_DELAY_MS", "MS", "1000", "Longest pause between two attempts to reach a broker"),
     text(KAFKA, "KAFKA_SERIALIZER", "FORMAT", "", "Serialisation of produced events: avro"),
     text(KAFKA, "KAFKA_SCHEMA_REGISTRY_HOST", "HOST:PORT", "", "Schema registry for Avro"),
+    text(
+        KAFKA,
+        "NODES_TOPIC",
+        "TOPIC",
+        "tidegate.nodes",
+        "Compacted topic in which nodes with the same NODE_COOKIE find each other",
+    ),
+    text(
+        KAFKA,
+        "NODE_ADDRESS",
+        "HOST[:PORT]",
+        "",
+        "Where other nodes reach NODE_PORT [default: HOST, or INTERNAL_HOST]",
+    ),
+    text(KAFKA, "NODE_PORT", "PORT", "0", "Port on INTERNAL_HOST for calls of other nodes; 0 takes a free one"),
     text(KAFKA, "KAFKA_LOG_TOPIC", "TOPIC", "rig-request-log", "Topic of the request log"),
     text(KAFKA, "KAFKA_LOG_SCHEMA", "SUBJECT", "", "Avro schema of the request log"),
     text(
@@ -271,7 +238,14 @@ pub const CATALOGUE: &[Setting] = &[
         "MAX_QUEUE_BYTES",
         "BYTES",
         "2097152",
-        "Bytes that may wait for a slow client before it is disconnected",
+        "Bytes that may wait for a slow client before SLOW_CLIENT says what happens",
+    ),
+    text(
+        LIMITS,
+        "SLOW_CLIENT",
+        "POLICY,…",
+        "disconnect",
+        "Slow clients: disconnect, drop (events, with a notice) or conflate (newest per subject); clients may ask for the later ones",
     ),
     text(
         LIMITS,
@@ -315,7 +289,36 @@ pub const CATALOGUE: &[Setting] = &[
     text(LIMITS, "LONG_POLLING_WAIT_MS", "MS", "5000", "Longest wait of a long-polling call for its first event"),
     text(LIMITS, "LONG_POLLING_SESSION_MS", "MS", "3600000", "Life of a long-polling session after its last call"),
     secret(TOKENS, "JWT_SECRET_KEY", "KEY", "Secret, or PEM public key, that tokens are verified with"),
-    text(TOKENS, "JWT_ALG", "ALGORITHM", "HS256", "HS256, HS384, HS512, RS256, RS384 or RS512"),
+    text(
+        TOKENS,
+        "JWT_ALG",
+        "ALGORITHM,…",
+        "HS256",
+        "What the keys are for: HS256 to HS512, RS256 to RS512, PS256 to PS512, ES256, ES384, EdDSA",
+    ),
+    text(
+        TOKENS,
+        "JWT_KEY_FILES",
+        "PATH,…",
+        "",
+        "PEM files with public keys or certificates that tokens are verified with",
+    ),
+    text(TOKENS, "JWT_JWKS", "PATH|URL", "", "JSON Web Key Set that tokens are verified with"),
+    text(TOKENS, "JWT_JWKS_REFRESH_SECONDS", "SECONDS", "300", "Time between two looks at key sets behind URLs"),
+    text(TOKENS, "JWT_ISSUER", "TEXT", "", "`iss` that tokens must have [default: any]"),
+    text(TOKENS, "JWT_AUDIENCE", "TEXT,…", "", "`aud` of tokens must hold one of these [default: any]"),
+    text(TOKENS, "JWT_ISSUERS", "JSON|PATH", "", "More issuers, each with its own keys, algorithms and audience"),
+    text(TOKENS, "JWT_LEEWAY_SECONDS", "SECONDS", "0", "How far clocks may differ, for `exp` and `nbf`"),
+    text(TOKENS, "JWT_CACHE_BYTES", "BYTES", "33554432", "Memory for tokens that have been verified"),
+    text(TOKENS, "JWT_COOKIE", "NAME", "", "Cookie that holds a token [default: none]"),
+    text(
+        TOKENS,
+        "CHECK_TIMEOUT_MS",
+        "MS",
+        "5000",
+        "Time for a URL of SUBSCRIPTION_CHECK or SUBMISSION_CHECK to answer",
+    ),
+    text(TOKENS, "CHECK_CACHE_MS", "MS", "0", "How long its answer counts for the same question; 0 asks every time"),
     text(TOKENS, "JWT_SESSION_FIELD", "POINTER", "/jti", "JSON pointer to the session in a token's claims"),
     text(
         TOKENS,

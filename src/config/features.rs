@@ -1,5 +1,4 @@
-//! Settings of parts that come with a later version: validated now; where ignoring one would be unsafe, the start
-//! is refused, otherwise the operator is warned.
+//! Settings of parts that come with a later version: validated now, and the operator is warned.
 
 use super::catalogue::{CATALOGUE, is_erlang};
 use super::values::Reader;
@@ -32,7 +31,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
 
 /// Validates them; returns the warnings.
 pub(super) fn check(reader: &mut Reader<'_>) -> Vec<String> {
-    refuse_unsafe(reader);
     validate(reader);
     let values = reader.values();
     let mut warnings = Vec::new();
@@ -50,25 +48,6 @@ pub(super) fn check(reader: &mut Reader<'_>) -> Vec<String> {
     warnings
 }
 
-/// Settings that promise protection or service which this version doesn't give must not be ignored.
-fn refuse_unsafe(reader: &mut Reader<'_>) {
-    for variable in ["SUBSCRIPTION_CHECK", "SUBMISSION_CHECK"] {
-        let text = reader.text(variable).unwrap_or_default();
-        if text.eq_ignore_ascii_case("no_check") {
-            continue;
-        }
-        if text.eq_ignore_ascii_case("jwt_validation") || is_url(&text) {
-            reader.problem(
-                variable,
-                format!("this version can't check yet, that comes with {LATER_VERSION}"),
-                "Use no_check and keep untrusted clients away from this port, or wait for that version",
-            );
-        } else {
-            reader.problem(variable, "unknown check", "Use no_check, jwt_validation or a URL");
-        }
-    }
-}
-
 fn validate(reader: &mut Reader<'_>) {
     reader.port("JAEGER_PORT");
     for variable in ["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT"] {
@@ -76,9 +55,4 @@ fn validate(reader: &mut Reader<'_>) {
     }
     reader.switch("KINESIS_ENABLED");
     reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
-}
-
-fn is_url(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    lower.starts_with("http://") || lower.starts_with("https://")
 }

@@ -110,6 +110,20 @@ pub(super) fn kafka(reader: &mut Reader<'_>) -> Option<KafkaSettings> {
     (!settings.brokers.is_empty()).then_some(settings)
 }
 
+/// Where and how nodes find each other: their topic, and the address of this one where it is given.
+pub(super) fn nodes(reader: &mut Reader<'_>) -> (String, Option<String>) {
+    let topic = reader.text("NODES_TOPIC").unwrap_or_default();
+    if !is_topic(&topic) {
+        let remedy = "Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens";
+        reader.problem("NODES_TOPIC", "not a topic name", remedy);
+    }
+    let address = reader.text("NODE_ADDRESS");
+    if address.as_ref().is_some_and(|address| !is_broker(address)) {
+        reader.problem("NODE_ADDRESS", "not host or host:port", "Use an address such as 10.0.0.7 or 10.0.0.7:4020");
+    }
+    (topic, address)
+}
+
 /// `host`, `host:port` or `[ipv6]:port`.
 fn is_broker(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {

@@ -56,6 +56,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("API_HTTP_PORT", "x"),
         ("INTERNAL_HOST", "10.0.0.1,10.0.0.2"),
         ("CORS", "a\r\nb"),
+        ("DRAIN_SECONDS", "soon"),
+        ("TAKEOVER", "maybe"),
         ("CORS", "https://a.example, *"),
         ("ALLOWED_ORIGINS", "shop.example"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
@@ -85,8 +87,13 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("KAFKA_UNREACHABLE_SECONDS", "0"),
         ("KAFKA_RESTART_DELAY_MS", "abc"),
         ("KAFKA_SERIALIZER", "protobuf"),
+        ("NODES_TOPIC", "a b"),
+        ("NODE_ADDRESS", "10.0.0.7:x"),
+        ("NODE_PORT", "x"),
         ("MAX_CONNECTIONS_PER_MINUTE", "abc"),
         ("MAX_QUEUE_BYTES", "2048"),
+        ("SLOW_CLIENT", "drop,wait"),
+        ("SLOW_CLIENT", ","),
         ("MAX_BODY_BYTES", "0"),
         ("MAX_EVENT_BYTES", "0"),
         ("MAX_MESSAGE_BYTES", "0"),
@@ -154,11 +161,12 @@ fn a_secret_is_never_shown() {
 }
 
 #[test]
-fn checks_that_this_version_cannot_do_refuse_the_start() {
+fn checks_are_words_in_any_case_or_urls() {
     for variable in ["SUBSCRIPTION_CHECK", "SUBMISSION_CHECK"] {
-        for text in ["jwt_validation", "http://auth.example/check"] {
-            assert_eq!(problems(&[(variable, text)])[0].variable, variable);
+        for text in ["JWT_validation", "http://auth.example/Check"] {
+            valid(&[(variable, text)]);
         }
+        assert_eq!(problems(&[(variable, "ftp://auth.example")])[0].variable, variable);
     }
     assert!(valid(&[("SUBMISSION_CHECK", "NO_CHECK")]).warnings.is_empty());
 }
@@ -181,6 +189,27 @@ fn an_internal_port_that_the_network_can_reach_without_control_is_warned_of() {
     let token = ("INTERNAL_TOKEN", "correct-horse-battery");
     assert!(warnings(&[("INTERNAL_HOST", "::"), token])[0].contains("unencrypted"));
     assert!(warnings(&[token]).is_empty());
+}
+
+#[test]
+fn a_key_that_does_not_fit_its_algorithm_is_refused_with_its_reason() {
+    let pem = include_str!("../../tests/data/keys/rsa.pem");
+    let key = ("JWT_SECRET_KEY", pem);
+    assert_eq!(valid(&[key, ("JWT_ALG", "RS256,PS256")]).tokens.settings.issuers.len(), 1);
+    assert!(problems(&[key])[0].wrong.contains("a public key"), "everybody knows it, so it is no secret");
+    assert_eq!(problems(&[key, ("JWT_ALG", "ES256")])[0].variable, "JWT_SECRET_KEY");
+    assert_eq!(problems(&[("JWT_SECRET_KEY", "x"), ("JWT_ALG", "RS256")])[0].variable, "JWT_SECRET_KEY");
+    assert!(problems(&[key, ("JWT_ALG", "ES512")])[0].wrong.contains("P-521"));
+    assert_eq!(problems(&[("JWT_KEY_FILES", "/no/such.pem")])[0].variable, "JWT_KEY_FILES");
+    assert_eq!(problems(&[("JWT_JWKS", "/no/such.json")])[0].variable, "JWT_JWKS");
+    for issuers in
+        ["{}", r#"[{"issuer":"a"}]"#, r#"[{"secret":"a","sceret":"b"}]"#, r#"[{"secret":"a","algorithms":"FOO"}]"#]
+    {
+        assert_eq!(problems(&[("JWT_ISSUERS", issuers)])[0].variable, "JWT_ISSUERS", "{issuers}");
+    }
+    let two = r#"[{"issuer":"a","audience":"x","secret":"s"},{"issuer":"b","jwks":"http://id.example/keys"}]"#;
+    let config = valid(&[("JWT_ISSUERS", two)]);
+    assert_eq!((config.tokens.settings.issuers.len(), config.tokens.remote.len()), (2, 1));
 }
 
 #[test]

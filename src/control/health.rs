@@ -1,6 +1,7 @@
 //! `/health`: tests the data path itself, not just that a port answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -23,6 +24,8 @@ pub struct Health {
     pub shards: usize,
     /// Kafka, and the seconds it may be out of reach.
     pub kafka: Option<(Arc<Reachability>, u64)>,
+    /// Whether the node moves its clients away, and takes no more.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Health {
@@ -44,6 +47,9 @@ impl Health {
         let pings: Vec<_> = (0..self.shards).map(|shard| (self.ping)(shard)).collect();
         let deadline = tokio::time::Instant::now() + PING_TIMEOUT;
         let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("draining".to_owned());
+        }
         for (shard, ping) in pings.into_iter().enumerate() {
             match tokio::time::timeout_at(deadline, ping).await {
                 Ok(Ok(())) => {}
@@ -79,14 +85,21 @@ mod tests {
 
     #[test]
     fn all_shards_alive_is_healthy() {
-        let health = Health { ping: Arc::new(|_| answering()), shards: 3, kafka: None };
+        let health = Health { ping: Arc::new(|_| answering()), shards: 3, kafka: None, draining: Arc::default() };
         assert_eq!(check(&health), Ok(()));
+    }
+
+    #[test]
+    fn a_draining_node_takes_no_clients() {
+        let draining = Arc::new(AtomicBool::new(true));
+        let health = Health { ping: Arc::new(|_| answering()), shards: 1, kafka: None, draining };
+        assert_eq!(check(&health), Err("draining".to_owned()));
     }
 
     #[test]
     fn a_shard_that_has_ended_is_named() {
         let ping: Ping = Arc::new(|shard| if shard == 1 { oneshot::channel().1 } else { answering() });
-        let health = Health { ping, shards: 2, kafka: None };
+        let health = Health { ping, shards: 2, kafka: None, draining: Arc::default() };
         assert_eq!(check(&health), Err("shard 1 has ended, or is too far behind to be asked".to_owned()));
     }
 
@@ -98,14 +111,19 @@ mod tests {
             kept.lock().expect("no panic").push(sender);
             receiver
         });
-        let health = Health { ping, shards: 1, kafka: None };
+        let health = Health { ping, shards: 1, kafka: None, draining: Arc::default() };
         assert_eq!(check(&health), Err("shard 0 did not answer within 1 s".to_owned()));
     }
 
     #[test]
     fn kafka_out_of_reach_counts_after_the_configured_time() {
         let reachability = Arc::new(Reachability::new(0));
-        let health = Health { ping: Arc::new(|_| answering()), shards: 0, kafka: Some((reachability, 30)) };
+        let health = Health {
+            ping: Arc::new(|_| answering()),
+            shards: 0,
+            kafka: Some((reachability, 30)),
+            draining: Arc::default(),
+        };
         assert_eq!(health.kafka_reason(29_999), None);
         assert!(health.kafka_reason(30_000).is_some_and(|reason| reason.contains("30 s")));
     }

@@ -1,22 +1,26 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+mod tls;
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidegate_shards::clock;
 use tidegate_shards::metrics::{Cell, ShardMetrics};
 use tidegate_shards::proxy::counts::Outcome;
-use tidegate_shards::tls::HandshakeFailure;
 
 use super::exposition::{Kind, Page};
 use super::refusals;
+use crate::auth::KeySetMetrics;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::kafka::Reachability;
+use crate::nodes::Nodes;
 use crate::proxy::Apis;
-use crate::replies::{ReplyMetrics, ReplyTopicMetrics};
+use crate::replies::{ReplyMetrics, ReplyState, ReplyTopicMetrics};
 use crate::sessions::Blacklist;
 use crate::tls::metrics::TlsMetrics;
 
@@ -33,14 +37,22 @@ pub struct MetricSources {
     pub requests: Option<Arc<TopicCounts>>,
     /// Correlated answers.
     pub replies: Arc<ReplyMetrics>,
+    /// Whether answers over Kafka can be received; `None` without Kafka.
+    pub reply_state: Option<Arc<ReplyState>>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
     /// TLS outside the shards, where there is TLS.
     pub tls: Option<Arc<TlsMetrics>>,
     /// The API proxy.
     pub apis: Option<Arc<Apis>>,
+    /// Other nodes, where there may be some.
+    pub nodes: Option<Arc<Nodes>>,
+    /// Whether the node moves its clients away.
+    pub draining: Arc<AtomicBool>,
     /// Blacklisted sessions.
     pub blacklist: Option<Arc<Blacklist>>,
+    /// Keys of tokens that come from URLs.
+    pub key_sets: Vec<Arc<KeySetMetrics>>,
 }
 
 impl MetricSources {
@@ -56,6 +68,17 @@ impl MetricSources {
         self.write_tls(&mut page);
         refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
+        if let Some(nodes) = &self.nodes {
+            let counts = nodes.counts();
+            page.single("tidegate_nodes", Kind::Gauge, "Other nodes that live.", nodes.others());
+            let name = "tidegate_node_calls_total";
+            page.family(name, Kind::Counter, "Calls passed on to other nodes.");
+            page.sample(name, &[("outcome", "answered")], counts.answered.load(Ordering::Relaxed));
+            page.sample(name, &[("outcome", "unreachable")], counts.unreachable.load(Ordering::Relaxed));
+        }
+        let draining = u8::from(self.draining.load(Ordering::Relaxed));
+        page.single("tidegate_draining", Kind::Gauge, "1 while clients are moved away.", draining);
+        tokens::write(&mut page, &self.shards, &self.key_sets);
         page.single("tidegate_uptime_seconds", Kind::Gauge, "Time since the start.", clock::now_ms() / 1_000);
         page.into_text()
     }
@@ -110,6 +133,12 @@ impl MetricSources {
             ),
             ("tidegate_events_lost_total", "Messages that Kafka deleted before they were read.", &ingress.lost),
             ("tidegate_back_pressure_total", "Times that a full shard made ingress wait.", &ingress.back_pressure),
+            ("tidegate_replay_passes_total", "Passes over Kafka for clients that came back.", &ingress.replay_passes),
+            (
+                "tidegate_replay_messages_total",
+                "Messages that passes for clients that came back took from Kafka.",
+                &ingress.replay_messages,
+            ),
         ] {
             page.single(name, Kind::Counter, help, cell.get());
         }
@@ -153,6 +182,11 @@ impl MetricSources {
             ("tidegate_answers_malformed_total", "Answers without id, or that HTTP has no place for.", malformed),
         ] {
             page.single(name, Kind::Counter, help, counter.load(Ordering::Relaxed));
+        }
+        if let Some(state) = &self.reply_state {
+            let (name, help) =
+                ("tidegate_answers_receivable", "1 while correlated answers can be received from Kafka.");
+            page.single(name, Kind::Gauge, help, u64::from(state.is_ready()));
         }
         let Some(apis) = &self.apis else { return };
         let name = "rig_proxy_requests_total";
@@ -229,6 +263,24 @@ impl MetricSources {
                 |shard| &shard.connections_slow,
             ),
             (
+                "tidegate_events_dropped_total",
+                Kind::Counter,
+                "Events left out for slow clients, with a notice.",
+                |shard| &shard.events_dropped,
+            ),
+            (
+                "tidegate_events_conflated_total",
+                Kind::Counter,
+                "Events left out for slow clients that newer ones stand for.",
+                |shard| &shard.events_conflated,
+            ),
+            (
+                "tidegate_connections_moved_total",
+                Kind::Counter,
+                "Streams and sessions told to go elsewhere.",
+                |shard| &shard.connections_moved,
+            ),
+            (
                 "tidegate_connections_killed_total",
                 Kind::Counter,
                 "Connections ended because their session was blacklisted.",
@@ -269,6 +321,9 @@ impl MetricSources {
             ("tidegate_queue_bytes", Kind::Gauge, "Bytes that wait in connections' queues.", |shard| {
                 &shard.queue_bytes
             }),
+            ("tidegate_session_bytes", Kind::Gauge, "Bytes of events that long-polling sessions keep.", |shard| {
+                &shard.session_bytes
+            }),
             ("tidegate_mailbox_depth", Kind::Gauge, "Events in the mailbox when it was last drained.", |shard| {
                 &shard.mailbox_depth
             }),
@@ -287,6 +342,27 @@ impl MetricSources {
             ("tidegate_stored_answer_bytes", Kind::Gauge, "Bytes of answers kept for later calls.", |shard| {
                 &shard.stored_bytes
             }),
+            ("tidegate_replaying", Kind::Gauge, "Clients that catch up with what they have missed.", |shard| {
+                &shard.replaying
+            }),
+            (
+                "tidegate_replays_total",
+                Kind::Counter,
+                "Clients that came back and asked for what they have missed.",
+                |shard| &shard.replays,
+            ),
+            (
+                "tidegate_replayed_events_total",
+                Kind::Counter,
+                "Copies of events handed to clients that catch up.",
+                |shard| &shard.replayed,
+            ),
+            (
+                "tidegate_history_lost_total",
+                Kind::Counter,
+                "Times a client was told that events may be missing.",
+                |shard| &shard.history_lost,
+            ),
             ("tidegate_panics_total", Kind::Counter, "Panics caught in a connection's code.", |shard| &shard.panics),
         ];
         for (name, kind, help, cell) in CELLS {
@@ -307,56 +383,6 @@ impl MetricSources {
         for (index, shard) in self.numbered_shards() {
             page.histogram("tidegate_fan_out_milliseconds", &[("shard", &index)], &shard.fan_out_us, 1_000);
         }
-    }
-
-    fn write_tls(&self, page: &mut Page) {
-        let Some(tls) = &self.tls else { return };
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let name = "tidegate_tls_handshakes_total";
-        page.family(name, Kind::Counter, "TLS handshakes completed.");
-        for (index, shard) in self.numbered_shards() {
-            for (version, cell) in [("1.2", &shard.tls12_handshakes), ("1.3", &shard.tls13_handshakes)] {
-                page.sample(name, &[("port", "inbound"), ("shard", &index), ("version", version)], cell.get());
-            }
-        }
-        page.sample(name, &[("port", "internal")], load(&tls.internal_handshakes));
-        let name = "tidegate_tls_handshake_failures_total";
-        page.family(name, Kind::Counter, "TLS handshakes that failed, by reason.");
-        for failure in HandshakeFailure::ALL {
-            for (index, shard) in self.numbered_shards() {
-                let labels = [("port", "inbound"), ("shard", index.as_str()), ("reason", failure.name())];
-                page.sample(name, &labels, shard.tls_failures[failure as usize].get());
-            }
-            page.sample(name, &[("port", "internal"), ("reason", failure.name())], tls.failures(failure));
-        }
-        type Entry = (&'static str, Kind, &'static str, fn(&ShardMetrics) -> &Cell);
-        const CELLS: [Entry; 2] = [
-            ("tidegate_tls_handshakes_in_progress", Kind::Gauge, "TLS handshakes of clients in progress.", |shard| {
-                &shard.tls_handshaking
-            }),
-            (
-                "tidegate_tls_resumed_total",
-                Kind::Counter,
-                "Handshakes of clients that went on where an earlier connection had left.",
-                |shard| &shard.tls_resumed,
-            ),
-        ];
-        for (name, kind, help, cell) in CELLS {
-            page.family(name, kind, help);
-            for (index, shard) in self.numbered_shards() {
-                page.sample(name, &[("shard", &index)], cell(shard).get());
-            }
-        }
-        let name = "tidegate_tls_reloads_total";
-        page.family(name, Kind::Counter, "Changes of certificate files, and what became of them.");
-        page.sample(name, &[("outcome", "in_force")], load(&tls.reloads));
-        page.sample(name, &[("outcome", "refused")], load(&tls.reload_failures));
-        page.single(
-            "tidegate_tls_certificate_expiry_timestamp_seconds",
-            Kind::Gauge,
-            "When the first of the certificates expires.",
-            tls.expires_unix_s.load(Ordering::Relaxed),
-        );
     }
 
     fn write_kafka(&self, page: &mut Page) {
@@ -393,9 +419,13 @@ mod tests {
             kafka: Some(Arc::new(Reachability::new(0))),
             tls: Some(Arc::default()),
             apis: None,
+            nodes: None,
+            draining: Arc::default(),
             blacklist: None,
+            key_sets: Vec::new(),
             requests: None,
             replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
+            reply_state: None,
         };
         sources.shards[0].subscriptions.set(2);
         sources.shards[1].subscriptions.set(3);
@@ -419,6 +449,8 @@ mod tests {
             "tidegate_tls_handshakes_total{port=\"inbound\",shard=\"1\",version=\"1.3\"} 0",
             "tidegate_tls_handshake_failures_total{port=\"internal\",reason=\"timeout\"} 0",
             "tidegate_tls_reloads_total{outcome=\"refused\"} 0",
+            "tidegate_draining 0",
+            "tidegate_connections_moved_total{shard=\"1\"} 0",
             "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
             "tidegate_connections_shed_total{shard=\"0\"} 0",
         ] {

@@ -10,6 +10,7 @@ use futures_channel::oneshot;
 use tidegate_shards::node::Answers;
 use tidegate_shards::proxy::answer::{self, AnswerError};
 
+use crate::nodes::Nodes;
 use crate::replies::{Correlator, ReplyMetrics, Unresolved};
 
 /// RIG's text for an answer that has been handed on.
@@ -24,6 +25,15 @@ pub struct AnswerDesk {
     pub answers: Answers,
     /// Counts what can't be brought to anybody.
     pub metrics: Arc<ReplyMetrics>,
+    /// The other nodes, where there may be some.
+    pub nodes: Option<Arc<Nodes>>,
+}
+
+impl AnswerDesk {
+    /// Answers a call that another node has passed on: it is for this node, or for nobody.
+    pub async fn here(&self, structured: bool, headers: &HeaderMap, body: Bytes) -> Response {
+        answer(&Self { nodes: None, ..self.clone() }, structured, headers, body).await
+    }
 }
 
 /// Why an answer isn't handed on.
@@ -37,13 +47,20 @@ enum Refused {
     NobodyWaits,
     #[error("The gateway is overloaded. Try again in a second.")]
     Overloaded,
+    #[error("The node that waits for this answer can't be reached. Try again in a second.")]
+    Unreachable,
+    #[error("{1}")]
+    Elsewhere(StatusCode, String),
 }
 
 /// Answers the call. With `structured` (`/v2/responses`), the id may be in the body.
 pub(super) async fn answer(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body: Bytes) -> Response {
     let (status, text) = match hand_on(desk, structured, headers, body).await {
         Ok(()) => (StatusCode::ACCEPTED, SENT.to_owned()),
-        Err(error @ Refused::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error @ (Refused::Overloaded | Refused::Unreachable)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+        Err(Refused::Elsewhere(status, text)) => (status, text),
         Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
     };
     let mut response = Response::new(Body::from(text));
@@ -52,7 +69,7 @@ pub(super) async fn answer(desk: &AnswerDesk, structured: bool, headers: &Header
 }
 
 async fn hand_on(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body: Bytes) -> Result<(), Refused> {
-    let AnswerDesk { correlator, answers, metrics } = desk;
+    let AnswerDesk { correlator, answers, metrics, nodes } = desk;
     let count_malformed = |_: &AnswerError| {
         metrics.malformed.fetch_add(1, Ordering::Relaxed);
     };
@@ -65,6 +82,16 @@ async fn hand_on(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body:
         }
         None => return Err(AnswerError::NoCorrelation).inspect_err(count_malformed)?,
     };
+    if let (Some(nodes), Err(Unresolved::Foreign)) = (nodes, correlator.resolve(&correlation)) {
+        match nodes.pass_answer(&correlation, structured, headers, body.clone()).await {
+            Ok(Some((StatusCode::ACCEPTED, _))) => return Ok(()),
+            Ok(Some((status, text))) => {
+                return Err(Refused::Elsewhere(status, String::from_utf8_lossy(&text).into_owned()));
+            }
+            Ok(None) => {}
+            Err(_) => return Err(Refused::Unreachable),
+        }
+    }
     let (id, shard) = correlator.resolve(&correlation).inspect_err(|error| {
         let counter = if *error == Unresolved::Forged { &metrics.forged } else { &metrics.foreign };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use super::router::{Api, router};
 use super::{Access, AnswerDesk, Health, MetricSources};
 use crate::proxy::Apis;
 use crate::sessions::Blacklist;
+use crate::takeover;
 use crate::tls::listener::{Handshakes, TlsListener};
 
 /// How long open calls may go on after the stop.
@@ -120,12 +121,10 @@ impl Control {
 }
 
 fn bind(listen: SocketAddr, setting: &str) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(listen).map_err(|error| {
+    takeover::bind(listen).map_err(|error| {
         let text = format!("the internal port can't listen on {listen}: {error}; set {setting} or INTERNAL_HOST");
         io::Error::new(error.kind(), text)
-    })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    })
 }
 
 async fn serve(

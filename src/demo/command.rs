@@ -15,7 +15,7 @@ use crate::gateway::serve_beside;
 use crate::signals::StopSignals;
 
 use super::event::MAIL_SENT;
-use super::{DemoError, DemoOptions, Shop, start};
+use super::{DemoError, DemoOptions, Shop, TokenKey, start};
 
 /// Arguments of `tidegate demo`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -38,6 +38,9 @@ pub struct DemoArguments {
     /// With --shop-only: name or address under which the gateway reaches the shop
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", requires = "shop_only")]
     pub shop_host: String,
+    /// What tokens are signed with: the gateway's `JWT_SECRET_KEY`.
+    #[arg(skip)]
+    pub token_key: Option<TokenKey>,
 }
 
 /// Which field of a mail the gateway compares with a subscription, so that it reaches its buyer alone.
@@ -65,7 +68,7 @@ impl DemoArguments {
             .as_ref()
             .map_or_else(|| "the local hub".to_owned(), |kafka| format!("Kafka at {}", kafka.brokers.join(",")));
         if self.shop_only {
-            let signals = StopSignals::register()?;
+            let mut signals = StopSignals::register()?;
             let _shop = self.open(&hub, config)?;
             signals.wait();
             return Ok(());
@@ -110,6 +113,7 @@ impl DemoArguments {
             host: self.shop_host,
             buyers: self.buyers,
             kafka,
+            token_key: self.token_key,
         })
     }
 }

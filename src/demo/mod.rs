@@ -7,9 +7,10 @@
 //!
 //! Read on in this order: [`event`] (what they tell each other), [`service`] (what they have in common), [`tickets`] with
 //! [`hall`], [`payment`], [`mail`] (no I/O in any of them), [`api`] (what the gateway is told), [`desk`] (calls become
-//! events where there is no Kafka), [`hub`] (how events travel), [`shop`] (the website), [`crowd`] (simulated buyers),
+//! events where there is no Kafka), [`hub`] (how events travel), [`shop`] (the website), [`accounts`] (who signs in), [`crowd`] (simulated buyers),
 //! [`audience`] (how many look on).
 
+mod accounts;
 mod api;
 mod audience;
 mod client;
@@ -40,6 +41,7 @@ use http::uri::Authority;
 use tokio::sync::oneshot;
 
 use crate::config::KafkaSettings;
+pub use accounts::TokenKey;
 use api::Backend;
 use client::GatewayClient;
 pub use command::DemoArguments;
@@ -68,6 +70,8 @@ pub struct DemoOptions {
     pub buyers: u16,
     /// Kafka, if the gateway has one, and the topics that it takes answers from; else the gateway's hub carries the events.
     pub kafka: Option<(KafkaSettings, Vec<String>)>,
+    /// What the tokens of people who sign in are signed with; `None`: there are no tokens.
+    pub token_key: Option<TokenKey>,
 }
 
 /// Why the shop did not start.
@@ -134,7 +138,7 @@ impl Drop for Shop {
 /// # Errors
 /// See [`DemoError`]. A gateway that is away is no error: the shop waits for it.
 pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
-    let DemoOptions { listen, gateway_internal, gateway_inbound, host, buyers, kafka } = options;
+    let DemoOptions { listen, gateway_internal, gateway_inbound, host, buyers, kafka, token_key } = options;
     let gateway =
         GatewayHub { internal: client::authority(&gateway_internal)?, inbound: client::authority(&gateway_inbound)? };
     let hub = match kafka {
@@ -161,6 +165,7 @@ pub fn start(options: DemoOptions) -> Result<Shop, DemoError> {
         backend: Backend { host, port: address.port() },
         gateway_inbound: gateway_inbound.clone(),
         buyers,
+        token_key,
     };
 
     let thread = thread::Builder::new()
@@ -192,6 +197,7 @@ struct Premises {
     backend: Backend,
     gateway_inbound: Uri,
     buyers: u16,
+    token_key: Option<TokenKey>,
 }
 
 impl Premises {
@@ -200,7 +206,7 @@ impl Premises {
         let (tickets, board) = Tickets::open();
         let services = vec![self.serve(tickets), self.serve(Payment::default()), self.serve(Mail::default())];
         let client = |authority: &Authority| GatewayClient::new(authority.clone());
-        let mut website = shop::router(board, self.gateway_inbound);
+        let mut website = shop::router(board, self.gateway_inbound).merge(accounts::router(self.token_key));
         let own_streams = match &self.hub {
             Hub::Gateway(_) => {
                 website = website.merge(desk::router(self.hub.outbox()));

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use super::hall::Snapshot;
 
 /// Path, content type and text of everything the page consists of.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", "text/html; charset=utf-8", include_str!("../../examples/tickets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../../examples/tickets/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("../../examples/tickets/icon.svg")),
+    ("/account.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/account.js")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/app.js")),
     ("/box-office.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/box-office.js")),
     ("/clock.js", "text/javascript; charset=utf-8", include_str!("../../examples/tickets/clock.js")),

@@ -142,6 +142,7 @@ fn options(gateway: &Uri, listen: SocketAddr) -> DemoOptions {
         host: "127.0.0.1".into(),
         buyers: 0,
         kafka: None,
+        token_key: None,
     }
 }
 

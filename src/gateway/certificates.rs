@@ -10,7 +10,7 @@ use tidegate_shards::node::Node;
 use tidegate_shards::tls::TlsSettings;
 use tokio::sync::watch;
 
-use super::listen_addresses;
+use super::settings::listen_addresses;
 use crate::config::{Config, TlsConfig};
 use crate::control::InternalTls;
 use crate::tls::Configs;

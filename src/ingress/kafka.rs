@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::clock;
+use tidegate_shards::cursor::{Loss, Reason};
 use tidegate_shards::event::{
     BinaryTransport, Event, EventError, EventLimits, KafkaMode, decode_binary, decode_structured, peek_type,
 };
@@ -29,7 +30,7 @@ const BATCH_MESSAGES: usize = 1_000;
 
 /// Why a message is not handed on.
 #[derive(Debug, thiserror::Error)]
-enum MessageError {
+pub(super) enum MessageError {
     #[error("a tombstone (null value) is no event")]
     Tombstone,
     #[error("Avro can't be read by this version; send JSON")]
@@ -90,12 +91,18 @@ impl KafkaIngress {
             assignments: assignments_to_us,
             requests: requests_to_watcher,
             bell: outlet.bell().clone(),
+            identify: true,
+            ids: Vec::new(),
         };
         let watcher = thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || {
             if let Err(error) = watch.run() {
                 tracing::error!(%error, "librdkafka refuses the settings");
             }
         })?;
+        let mut outlet = outlet;
+        for (topic, name) in settings.source_topics.iter().enumerate() {
+            outlet.positions().name_source(topic, name, 0);
+        }
         let state = State {
             progress: Progress::new(settings.source_topics.len()),
             topics: settings.source_topics.clone(),
@@ -150,7 +157,15 @@ impl KafkaIngress {
     fn apply(&mut self, assignment: Assignment) {
         match assignment {
             Assignment::Start { topic, partition, offset } => {
-                self.state.progress.start(topic, partition, offset);
+                let before = self.state.progress.next_offset(topic, partition);
+                let slot = self.state.progress.start(topic, partition, offset);
+                if let Some(slot) = slot {
+                    self.state.outlet.positions().start(slot, topic, partition, offset);
+                    if let Some(from) = before.filter(|before| *before != offset) {
+                        let reason = if from < offset { Reason::Expired } else { Reason::Truncated };
+                        self.state.outlet.lose(&Loss { reason, slot: Some(slot as usize), from, to: offset });
+                    }
+                }
                 if let Err(error) = self.consumer.start(topic, partition, offset) {
                     tracing::error!(topic = self.state.topics[topic], partition, offset, %error, "reading can't start");
                 }
@@ -158,6 +173,10 @@ impl KafkaIngress {
             Assignment::Stop { topic, partition } => {
                 self.consumer.stop(topic, partition);
                 self.state.progress.stop(topic, partition);
+            }
+            Assignment::Topic { topic, id } => {
+                let name = &self.state.topics[topic];
+                self.state.outlet.positions().name_source(topic, name, id);
             }
             Assignment::Complete => {}
         }
@@ -249,35 +268,46 @@ impl State {
             }
         }
         self.progress.done(topic, partition, offset);
+        self.outlet.positions().advance(slot, offset + 1);
         Ok(())
     }
 
-    /// The decoded event, if anybody on this node wants it. What nobody wants is dropped by its type alone.
+    /// The decoded event, if anybody on this node wants it.
     fn wanted<'m>(&self, message: &Message<'m>) -> Result<Option<Event<'m>>, MessageError> {
-        let body = message.payload().ok_or(MessageError::Tombstone)?;
-        let headers = message.headers();
-        let envelope = if headers.none() { Envelope::STRUCTURED } else { Envelope::read(headers.clone()) };
-        if envelope.is_avro() {
-            return Err(MessageError::Avro);
-        }
-        match envelope.mode {
-            KafkaMode::Structured => {
-                if peek_type(body).is_some_and(|event_type| !self.outlet.wants(&event_type)) {
-                    return Ok(None);
-                }
-                let event = decode_structured(body, &self.extractors, &self.limits)?;
-                Ok(self.outlet.wants(&event.event_type).then_some(event))
+        decode(message, |event_type| self.outlet.wants(event_type), &self.extractors, &self.limits)
+    }
+}
+
+/// The decoded event, if its type is wanted. What nobody wants is dropped by its type alone.
+pub(super) fn decode<'m>(
+    message: &Message<'m>,
+    wants: impl Fn(&str) -> bool,
+    extractors: &Extractors,
+    limits: &EventLimits,
+) -> Result<Option<Event<'m>>, MessageError> {
+    let body = message.payload().ok_or(MessageError::Tombstone)?;
+    let headers = message.headers();
+    let envelope = if headers.none() { Envelope::STRUCTURED } else { Envelope::read(headers.clone()) };
+    if envelope.is_avro() {
+        return Err(MessageError::Avro);
+    }
+    match envelope.mode {
+        KafkaMode::Structured => {
+            if peek_type(body).is_some_and(|event_type| !wants(&event_type)) {
+                return Ok(None);
             }
-            KafkaMode::Binary => {
-                if envelope.event_type.is_some_and(|event_type| !self.outlet.wants(event_type)) {
-                    return Ok(None);
-                }
-                let (transport, content_type) = (BinaryTransport::Kafka, envelope.content_type);
-                let event = decode_binary(transport, headers, content_type, body, &self.extractors, &self.limits)?;
-                Ok(self.outlet.wants(&event.event_type).then_some(event))
-            }
-            KafkaMode::Batch => Err(MessageError::Batch),
+            let event = decode_structured(body, extractors, limits)?;
+            Ok(wants(&event.event_type).then_some(event))
         }
+        KafkaMode::Binary => {
+            if envelope.event_type.is_some_and(|event_type| !wants(event_type)) {
+                return Ok(None);
+            }
+            let (transport, content_type) = (BinaryTransport::Kafka, envelope.content_type);
+            let event = decode_binary(transport, headers, content_type, body, extractors, limits)?;
+            Ok(wants(&event.event_type).then_some(event))
+        }
+        KafkaMode::Batch => Err(MessageError::Batch),
     }
 }
 

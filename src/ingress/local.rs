@@ -15,6 +15,8 @@ use tidegate_shards::submit::{EventSink, Submission, SubmitAnswer, SubmitError};
 use super::metrics::TypeIndex;
 use super::outlet::{Outlet, Stop, Stopped};
 
+/// The name of the local hub in cursors.
+const HUB: &str = "local";
 /// Calls that may wait for the ingress thread.
 const MAX_WAITING_CALLS: usize = 4_096;
 /// Bytes of events that may wait for it.
@@ -77,6 +79,10 @@ impl EventSink for LocalHub {
 
 /// Sequences the hub's events until asked to stop.
 pub fn run(hub: &Arc<LocalHub>, mut outlet: Outlet, extractors: &Extractors) {
+    // A cursor of a process that is gone must be known as such: what it stands for was in that process's memory.
+    outlet.positions().name_source(0, HUB, uuid::Uuid::new_v4().as_u128());
+    outlet.positions().start(0, 0, 0, 0);
+    outlet.keep_all();
     let mut sequencer = Sequencer { next_offset: 0, types: TypeIndex::default() };
     while !outlet.stop_requested() {
         outlet.apply_interest();
@@ -133,6 +139,8 @@ impl Sequencer {
             })?;
             outlet.publish(&event, position, received_us).map_err(|Stopped| SubmitError::ShuttingDown)?;
             self.types.count(&metrics.forwarded, &event.event_type);
+        } else {
+            outlet.positions().advance(0, self.next_offset);
         }
         source.processing_us.record(clock::now_us() - received_us, 1);
         Ok(())

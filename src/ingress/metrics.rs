@@ -44,6 +44,10 @@ pub struct IngressMetrics {
     pub lost: Cell,
     /// Times that a full shard made ingress wait.
     pub back_pressure: Cell,
+    /// Passes over Kafka for clients that came back; written by the replay thread alone.
+    pub replay_passes: Cell,
+    /// Messages that these passes took from Kafka; written by the replay thread alone.
+    pub replay_messages: Cell,
 }
 
 impl IngressMetrics {
@@ -66,6 +70,8 @@ impl IngressMetrics {
             duplicates: Cell::default(),
             lost: Cell::default(),
             back_pressure: Cell::default(),
+            replay_passes: Cell::default(),
+            replay_messages: Cell::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::bindings as ffi;
@@ -262,6 +263,55 @@ impl<'a> Iterator for Headers<'a> {
             return Some((name, value));
         }
         None
+    }
+}
+
+/// The id by which Kafka tells a topic from one of the same name made later (KIP-516); `None` where the brokers don't say, or
+/// don't answer within `timeout`.
+pub(super) fn topic_id(client: *mut ffi::rd_kafka_t, topic: &str, timeout: Duration) -> Option<u128> {
+    let name = CString::new(topic).ok()?;
+    let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    let mut text = [0 as c_char; 256];
+    let mut names = [name.as_ptr()];
+    // SAFETY: the client is live for the whole call, all handles are made here and destroyed below, each once; what a result
+    // points to is read while its event lives.
+    unsafe {
+        let queue = ffi::rd_kafka_queue_new(client);
+        let options =
+            ffi::rd_kafka_AdminOptions_new(client, ffi::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        ffi::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, text.as_mut_ptr(), text.len());
+        let topics = ffi::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        ffi::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let event = ffi::rd_kafka_queue_poll(queue, timeout_ms);
+        let result = if event.is_null() { ptr::null() } else { ffi::rd_kafka_event_DescribeTopics_result(event) };
+        let id = if result.is_null() { None } else { first_topic_id(result) };
+        if !event.is_null() {
+            ffi::rd_kafka_event_destroy(event);
+        }
+        ffi::rd_kafka_TopicCollection_destroy(topics);
+        ffi::rd_kafka_AdminOptions_destroy(options);
+        ffi::rd_kafka_queue_destroy(queue);
+        id
+    }
+}
+
+/// # Safety
+/// `result` must belong to a live event.
+unsafe fn first_topic_id(result: *const ffi::rd_kafka_DescribeTopics_result_t) -> Option<u128> {
+    let mut count = 0_usize;
+    // SAFETY: the caller vouches for the result; its topics, and their ids, live as long as it.
+    unsafe {
+        let topics = ffi::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if topics.is_null() || count == 0 {
+            return None;
+        }
+        let id = ffi::rd_kafka_TopicDescription_topic_id(*topics);
+        if id.is_null() {
+            return None;
+        }
+        let high = ffi::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+        let low = ffi::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+        Some((u128::from(high) << 64) | u128::from(low)).filter(|id| *id != 0)
     }
 }
 

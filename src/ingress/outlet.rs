@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidegate_shards::bell::Bell;
+use tidegate_shards::clock;
+use tidegate_shards::cursor::{Loss, Positions};
 use tidegate_shards::event::Event;
 use tidegate_shards::publisher::{Full, Position, Publisher};
 
@@ -86,6 +88,21 @@ impl Outlet {
         self.publisher.flush();
     }
 
+    /// The source partitions and how far they are.
+    pub(super) fn positions(&mut self) -> &mut Positions {
+        self.publisher.positions()
+    }
+
+    /// The source no longer has events that it never gave.
+    pub(super) fn lose(&mut self, loss: &Loss) {
+        self.publisher.lose(loss);
+    }
+
+    /// Every event goes into the ring.
+    pub(super) fn keep_all(&mut self) {
+        self.publisher.keep_all();
+    }
+
     /// Publishes; sleeps while a shard is full, and then tries the same event again: nothing is dropped.
     pub(super) fn publish(&mut self, event: &Event<'_>, position: Position, received_us: u64) -> Result<(), Stopped> {
         while self.publisher.publish(event, position, received_us) == Err(Full) {
@@ -107,6 +124,7 @@ impl Outlet {
 
     /// Sleeps until the bell rings, unless `ready` finds work after all.
     pub(super) fn idle(&mut self, ready: impl FnOnce() -> bool) {
+        self.publisher.tell_positions(clock::now_ms());
         self.bell.arm();
         self.publisher.apply_interest();
         if ready() || self.stop.requested() {

@@ -35,10 +35,10 @@ impl Progress {
         Self { topics: vec![Vec::new(); topics], numbers: 0 }
     }
 
-    /// Reading of a partition starts, or goes on, at `offset`.
-    pub(super) fn start(&mut self, topic: usize, partition: u32, offset: u64) {
+    /// Reading of a partition starts, or goes on, at `offset`. Returns the number it is read under.
+    pub(super) fn start(&mut self, topic: usize, partition: u32, offset: u64) -> Option<u32> {
         let partition = partition as usize;
-        let Some(partitions) = self.topics.get_mut(topic) else { return };
+        let partitions = self.topics.get_mut(topic)?;
         if partitions.len() <= partition {
             partitions.resize(partition + 1, None);
         }
@@ -49,6 +49,7 @@ impl Progress {
                 self.numbers += 1;
             }
         }
+        partitions[partition].map(|slot| slot.number)
     }
 
     /// The partition is gone.

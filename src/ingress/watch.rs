@@ -29,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Assignment {
     /// Read this partition from this offset on.
     Start { topic: usize, partition: u32, offset: u64 },
+    /// The topic has this id (0 where the brokers don't say); said before its first start and whenever it changes.
+    Topic { topic: usize, id: u128 },
     /// The partition is gone.
     Stop { topic: usize, partition: u32 },
     /// Everything that was there at the first look has been assigned by now; said once.
@@ -88,6 +90,10 @@ pub(crate) struct Watch {
     pub(crate) assignments: Sender<Assignment>,
     pub(crate) requests: Receiver<Request>,
     pub(crate) bell: Bell,
+    /// Whether the reader wants to know the topics' ids.
+    pub(crate) identify: bool,
+    /// The topics' ids, as they were told to the reader.
+    pub(crate) ids: Vec<Option<u128>>,
 }
 
 impl Watch {
@@ -100,6 +106,7 @@ impl Watch {
         config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
         let mut discovery = Discovery::new(self.topics.len());
+        self.ids = vec![None; self.topics.len()];
         let mut said = false;
         loop {
             let complete = self.look(&client, &mut discovery);
@@ -125,6 +132,7 @@ impl Watch {
         let (mut partitions, mut without_leader, mut made) = (0, 0, false);
         for index in 0..self.topics.len() {
             let listed = list(client, &self.topics[index].name);
+            let mut remade_id = None;
             match listed {
                 Ok(found) => {
                     self.note_success();
@@ -137,10 +145,25 @@ impl Watch {
                     if let (Listing::Missing, Some(make)) = (listing, &topic.when_missing) {
                         made |= make();
                     }
-                    for partition in discovery.listed(index, listing) {
+                    let id = match listing {
+                        Listing::Missing => None,
+                        _ if !self.identify => None,
+                        _ => topic_id(client, &self.topics[index].name),
+                    };
+                    let remade = matches!((id, self.ids[index]), (Some(now), Some(before)) if now != before);
+                    let mut gone = if remade { discovery.listed(index, Listing::Missing) } else { Vec::new() };
+                    gone.extend(discovery.listed(index, listing));
+                    if listing != Listing::Missing && (self.ids[index].is_none() || remade) {
+                        self.ids[index] = Some(id.unwrap_or(0));
+                        remade_id = Some(id.unwrap_or(0));
+                    }
+                    for partition in gone {
                         let topic = &self.topics[index].name;
                         tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
                         self.assign(Assignment::Stop { topic: index, partition });
+                    }
+                    if let Some(id) = remade_id {
+                        self.assign(Assignment::Topic { topic: index, id });
                     }
                 }
                 Err(error) => {
@@ -211,6 +234,11 @@ impl Watch {
             tracing::warn!(error = text, brokers = ?self.settings.brokers, "Kafka is out of reach; trying again for ever");
         }
     }
+}
+
+/// The id by which Kafka tells a topic from one of the same name made later; `None` where the brokers don't say.
+fn topic_id(client: &BaseConsumer<LogContext>, topic: &str) -> Option<u128> {
+    super::native::topic_id(client.client().native_ptr(), topic, ANSWER_TIMEOUT)
 }
 
 /// How many partitions a topic has, and how many of them have no leader at the moment; `None` where there is no such topic.

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -60,10 +60,9 @@ pub type Follower = Box<dyn FnMut(Entry<'_>) + Send>;
 
 /// The topic, as a node reads and writes it.
 pub struct CompactedLog {
-    settings: KafkaSettings,
     topic: String,
     subject: Subject,
-    producer: OnceLock<ThreadedProducer<Deliveries>>,
+    producer: Arc<ThreadedProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     caught_up: Mutex<Receiver<()>>,
@@ -94,6 +93,7 @@ impl CompactedLog {
             .set("fetch.wait.max.ms", "500")
             .set("topic.metadata.refresh.interval.ms", "2000");
         let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(io::Error::other)?;
+        let producer = Arc::new(producer(settings).map_err(io::Error::other)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, caught_up) = sync_channel(1);
         let following = Following {
@@ -101,15 +101,15 @@ impl CompactedLog {
             topic: topic.to_owned(),
             subject,
             stop: Arc::clone(&stop),
+            producer: Arc::clone(&producer),
             follower,
             caught_up: Some(tell),
         };
         let thread = thread::Builder::new().name(subject.thread.to_owned()).spawn(move || following.run(&consumer))?;
         Ok(Self {
-            settings: settings.clone(),
             topic: topic.to_owned(),
             subject,
-            producer: OnceLock::new(),
+            producer,
             stop,
             thread: Mutex::new(Some(thread)),
             caught_up: Mutex::new(caught_up),
@@ -143,24 +143,8 @@ impl CompactedLog {
         let (answer, delivered) = oneshot::channel();
         let mut message = BaseRecord::with_opaque_to(&self.topic, Box::new(answer)).partition(PARTITION).key(id);
         message.payload = record;
-        self.producer()?.send(message).map_err(|(error, _)| error)?;
+        self.producer.send(message).map_err(|(error, _)| error)?;
         Ok(delivered)
-    }
-
-    fn producer(&self) -> KafkaResult<&ThreadedProducer<Deliveries>> {
-        if let Some(producer) = self.producer.get() {
-            return Ok(producer);
-        }
-        let mut config = client_config(&self.settings);
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "0")
-            .set("allow.auto.create.topics", "false")
-            .set("message.timeout.ms", DELIVERY_TIMEOUT_MS.to_string())
-            .set("message.max.bytes", "8388608");
-        let producer = config.create_with_context(Deliveries)?;
-        Ok(self.producer.get_or_init(|| producer))
     }
 
     /// Ends following, and waits a bounded time for writes in flight.
@@ -170,12 +154,23 @@ impl CompactedLog {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(thread = self.subject.thread, "the thread that follows a topic panicked");
         }
-        if let Some(producer) = self.producer.get()
-            && let Err(error) = producer.flush(Duration::from_millis(DELIVERY_TIMEOUT_MS))
-        {
+        if let Err(error) = self.producer.flush(Duration::from_millis(DELIVERY_TIMEOUT_MS)) {
             tracing::warn!(%error, topic = self.topic, "a change was still unacknowledged at the stop");
         }
     }
+}
+
+/// A client that writes; Kafka may be out of reach.
+fn producer(settings: &KafkaSettings) -> KafkaResult<ThreadedProducer<Deliveries>> {
+    let mut config = client_config(settings);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("allow.auto.create.topics", "false")
+        .set("message.timeout.ms", DELIVERY_TIMEOUT_MS.to_string())
+        .set("message.max.bytes", "8388608");
+    config.create_with_context(Deliveries)
 }
 
 /// Tells each writer what became of its record, on the producer's thread.
@@ -210,6 +205,7 @@ struct Following {
     settings: KafkaSettings,
     topic: String,
     subject: Subject,
+    producer: Arc<ThreadedProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     follower: Follower,
     caught_up: Option<SyncSender<()>>,
@@ -218,6 +214,7 @@ struct Following {
 impl Following {
     fn run(mut self, consumer: &BaseConsumer<LogContext>) {
         self.find_topic(consumer);
+        self.warm_producer();
         let mut partitions = TopicPartitionList::new();
         let assigned = partitions
             .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
@@ -255,6 +252,15 @@ impl Following {
                     }
                 }
             }
+        }
+    }
+
+    /// Lets the producer connect now: the first change would wait for that, up to a second.
+    fn warm_producer(&self) {
+        if !self.stopped()
+            && let Err(error) = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER_TIMEOUT)
+        {
+            tracing::debug!(topic = self.topic, %error, "the first change will have to wait for Kafka's answers");
         }
     }
 

@@ -244,9 +244,6 @@ impl Apis {
                 }
             })?;
             let offset = apis.keep(&record).await.map_err(ChangeError::NotStored)?;
-            if record.is_secured() {
-                tracing::warn!(api = record.id(), "{}", SECURED);
-            }
             let here = Arc::clone(&apis);
             let posted = tokio::task::spawn_blocking(move || here.take_own(record, offset)).await;
             let in_force = posted.map_err(|error| ChangeError::NotInForce(error.to_string()))??;
@@ -321,9 +318,6 @@ impl Apis {
                         "a stored API definition can't be served and doesn't match: {errors}"
                     );
                 }
-                if record.is_secured() {
-                    tracing::warn!(api = record.id(), "{}", SECURED);
-                }
                 Some(record)
             }
             Err(error) => {
@@ -348,10 +342,6 @@ impl Apis {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Said of definitions with secured endpoints, as long as no token is verified.
-pub const SECURED: &str =
-    "secured endpoints answer 401 to every call: this version verifies no tokens yet, that comes with a later version";
 
 /// Resolve as the shards have the new table.
 type InForce = Vec<oneshot::Receiver<()>>;

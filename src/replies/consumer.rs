@@ -90,6 +90,8 @@ impl Replies {
             assignments: assignments_to_us,
             requests: requests_to_watcher,
             bell: bell.clone(),
+            identify: false,
+            ids: Vec::new(),
         };
         let watcher = thread::Builder::new().name("replies-watch".to_owned()).spawn(move || {
             if let Err(error) = watch.run() {
@@ -196,6 +198,7 @@ impl Reader {
                         self.state.reads_no_longer();
                     }
                 }
+                Assignment::Topic { .. } => {}
                 Assignment::Complete => self.state.set_ready(),
             }
         }

@@ -200,7 +200,7 @@ fn a_secured_endpoint_answers_401_with_cors_headers_and_the_operator_is_warned()
     kafka["version_data"]["default"]["endpoints"][0]["topic"] = json!("t");
     let definitions = json!([secured("x", "/x"), kafka]).to_string();
     let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &definitions), ("CORS", "https://shop.example")]);
-    gateway.wait_for_log("verifies no tokens yet");
+    gateway.wait_for_log("there is no key");
     for (path, headers) in [("/x", "content-type"), ("/k", "content-type,authorization")] {
         let refused = gateway.call(Request::get(path).header("authorization", "Bearer a.b.c"));
         assert_eq!((refused.status, refused.text()), (401, "Authentication failed."), "{path}");

@@ -29,6 +29,7 @@ impl Scene {
         producer.create_topic(&responses, 1);
         let own = [("PROXY_CONFIG_FILE", config.as_str()), ("PROXY_KAFKA_RESPONSE_TOPICS", &responses)];
         let gateway = gateway_on(brokers, &topic_name("events"), &[&own, settings].concat());
+        gateway.wait_for_metric("tidegate_answers_receivable", 1.0);
         Some(Self { gateway, requests: Requests::of(brokers, &topic, 1), producer, responses })
     }
 

@@ -144,3 +144,60 @@ fn without_kafka_an_answer_over_kafka_is_not_waited_for() {
     assert!(response.text().contains("KAFKA_BROKERS"));
     assert_eq!(backend.accepted(), 0);
 }
+
+#[test]
+fn a_request_repeated_with_its_key_reaches_the_backend_once_and_gets_the_later_answer() {
+    let (gateway, targets) = scene(LATER, &[]);
+    let keyed = |body: &str| Request::new("POST", "/ask").header("idempotency-key", "k").body(body);
+    let first = call(gateway.inbound(), keyed("x"));
+    let correlation = correlation(&targets.recv().expect("a request"));
+    let second = call(gateway.inbound(), keyed("x"));
+    assert_eq!(gateway.call(keyed("another")).status, 422);
+    assert_eq!(post_answer(&gateway, &correlation, "once").status, 202);
+    for waiting in [first, second] {
+        let response = waiting.join().expect("no panic");
+        assert_eq!((response.status, response.text()), (201, "once"));
+    }
+    assert_eq!((gateway.call(keyed("x")).text(), targets.try_recv().is_err()), ("once", true));
+}
+
+#[test]
+fn the_backends_own_answer_is_kept_for_its_key_unless_it_failed() {
+    for (reply, requests) in [
+        (&b"HTTP/1.1 200 OK\r\nx-backend: 1\r\ncontent-length: 3\r\n\r\nnow"[..], 1),
+        (b"HTTP/1.1 200 OK\r\nx-backend: 1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nnow\r\n0\r\n\r\n", 1),
+        (b"HTTP/1.1 409 Conflict\r\nx-backend: 1\r\ncontent-length: 3\r\n\r\nnow", 1),
+        (b"HTTP/1.1 500 Oops\r\nx-backend: 1\r\ncontent-length: 3\r\n\r\nnow", 3),
+    ] {
+        let (gateway, targets) = scene(reply, &[]);
+        for _ in 0..3 {
+            let response = gateway.call(Request::new("POST", "/ask").header("idempotency-key", "k").body("x"));
+            assert_eq!((response.text(), response.header("x-backend")), ("now", Some("1")));
+        }
+        assert_eq!(targets.try_iter().count(), requests, "{}", String::from_utf8_lossy(reply));
+        gateway.wait_until_nothing_is_pending();
+    }
+}
+
+#[test]
+fn a_request_with_a_key_goes_on_although_its_client_has_gone() {
+    let (gateway, targets) = scene(LATER, &[]);
+    let keyed = || Request::new("POST", "/ask").header("idempotency-key", "k").body("x");
+    let mut client = Connection::open(gateway.inbound());
+    client.send(keyed().to_bytes());
+    let correlation = correlation(&targets.recv().expect("a request"));
+    drop(client);
+    assert_eq!(post_answer(&gateway, &correlation, "kept").status, 202);
+    assert_eq!(gateway.call(keyed()).text(), "kept");
+}
+
+#[test]
+fn a_backend_out_of_reach_may_be_asked_again_with_the_same_key() {
+    let config = definitions_to(1, &[endpoint("http_async")]);
+    let gateway = Gateway::with(&[("PROXY_CONFIG_FILE", &config)]);
+    for _ in 0..2 {
+        let request = Request::new("POST", "/ask").header("idempotency-key", "k").body("x");
+        assert_eq!(gateway.call(request).status, 502);
+    }
+    gateway.wait_until_nothing_is_pending();
+}

@@ -85,7 +85,7 @@ fn a_new_certificate_is_shown_after_a_signal_and_no_connection_is_dropped() {
     assert!(expiry > 1e9, "{expiry}");
 
     authority.issue_as("localhost", &["localhost", "new.example"]);
-    gateway.signal(libc::SIGHUP);
+    gateway.signal("HUP");
     wait_for_reloads(&gateway, "in_force", 1.0);
     wait_for("the new certificate", || {
         (shown(&authority, &gateway, "localhost") == ["localhost", "new.example"]).then_some(())
@@ -93,7 +93,7 @@ fn a_new_certificate_is_shown_after_a_signal_and_no_connection_is_dropped() {
 
     // A broken file changes nothing.
     fs::write(authority.path("localhost.key"), "nonsense").expect("the folder can be written to");
-    gateway.signal(libc::SIGHUP);
+    gateway.signal("HUP");
     wait_for_reloads(&gateway, "refused", 1.0);
     gateway.wait_for_log("the former ones stay in force");
     assert_eq!(shown(&authority, &gateway, "localhost"), ["localhost", "new.example"]);

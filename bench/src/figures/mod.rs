@@ -2,7 +2,7 @@
 //!
 //! Each figure runs the real `tidegate` on one CPU, the load generator on another, and where it is compared with a floor,
 //! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`, `tls`,
-//! `discard`, `matching` and `blacklist` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
+//! `discard`, `matching`, `blacklist` and `reconnects` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
 
 mod blacklist;
 mod broadcast;
@@ -17,6 +17,7 @@ mod nginx;
 pub mod process;
 mod proxied;
 mod reactive;
+mod reconnects;
 mod routes;
 mod tls;
 mod unanswered;
@@ -34,7 +35,7 @@ pub use self::error::FigureError;
 type Measure = fn(&Context) -> Result<Vec<Finding>, FigureError>;
 
 /// All figures by section and name, in the order of the tables. Those that leave most behind in the kernel come last.
-const FIGURES: [(Section, &str, Measure); 19] = [
+const FIGURES: [(Section, &str, Measure); 20] = [
     (Section::Requests, "proxy", proxied::throughput),
     (Section::Requests, "added", proxied::added_latency),
     (Section::Requests, "routes", routes::route_match),
@@ -52,6 +53,7 @@ const FIGURES: [(Section, &str, Measure); 19] = [
     (Section::Events, "index", matching::no_match),
     (Section::Events, "delay", unicast::delay),
     (Section::Events, "blacklist", blacklist::closing),
+    (Section::Events, "reconnects", reconnects::catching_up),
     (Section::Requests, "unanswered", unanswered::memory),
     (Section::Events, "churn", connections::return_of_memory),
 ];

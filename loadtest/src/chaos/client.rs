@@ -148,7 +148,7 @@ impl Client {
             percent_encode(&subscriptions)
         );
         let mut headers = Vec::new();
-        if self.transport == Transport::Ws {
+        if self.transport != Transport::Sse {
             url.push_str("&cursor=true");
         }
         if let Some(cursor) = &self.cursor {

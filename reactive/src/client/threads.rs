@@ -17,8 +17,10 @@ use super::{Call, ClientMetrics, ClientSettings, Ended, Reply, Shared, refusal, 
 use crate::correlation::CorrelationId;
 use crate::envelope::{AnswerMessage, Envelope, ReplyTo};
 use crate::error::{Error, Kind};
+use crate::kafka::events::{Report, Reports};
+use crate::kafka::inbox::Message;
 use crate::kafka::outlet::Outlet;
-use crate::kafka::replies::{Message, ReplyReader};
+use crate::kafka::replies::ReplyReader;
 use crate::kafka::topics::{self, TopicNeed};
 use crate::kafka::{self, explain};
 use crate::ledger::Ledger;
@@ -86,7 +88,7 @@ fn set_up(settings: &ClientSettings) -> Result<(Arc<Shared>, ReplyReader, Home),
         partitions: settings.reply_partitions,
         replication: settings.reply_replication,
     };
-    let partitions = topics::ensure(connection, outlet.producer().client(), &need, deadline)?;
+    let partitions = topics::ensure(connection, outlet.line().producer().client(), &need, deadline)?;
     if let Some(wanted) = settings.reply_partition.filter(|wanted| *wanted >= partitions) {
         let text =
             format!("the reply topic {} has {partitions} partitions; there is no {wanted}", settings.reply_topic);
@@ -128,7 +130,7 @@ fn set_up(settings: &ClientSettings) -> Result<(Arc<Shared>, ReplyReader, Home),
 fn end_of(outlet: &Outlet<Deliveries>, topic: &str, partition: i32, deadline: Instant) -> Result<i64, Error> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match outlet.producer().client().fetch_watermarks(topic, partition, left.max(TICK)) {
+        match outlet.line().producer().client().fetch_watermarks(topic, partition, left.max(TICK)) {
             Ok((_, end)) => return Ok(end),
             Err(error) if left.is_zero() => {
                 return Err(explain("the end of the reply partition can't be found", error));
@@ -260,30 +262,41 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
+        self.report(&mut std::iter::once((result, mark)));
+    }
+}
+
+impl Reports for Deliveries {
+    fn report(&self, reports: &mut dyn Iterator<Item = Report<Self>>) {
         let Some(shared) = self.owner.get().and_then(Weak::upgrade) else { return };
-        let id = unpack(shared.instance, mark);
+        let now = Instant::now();
+        let mut ended = Vec::new();
         let mut ledger = shared.ledger();
-        let Some(call) = ledger.get_mut(id) else { return };
-        let reply = match result {
-            Ok(_) => {
-                let now = Instant::now();
-                call.acknowledged = Some(now);
-                if let Some(produced) = call.produced {
-                    shared.metrics.producing.record(now - produced);
+        for (result, mark) in reports {
+            let id = unpack(shared.instance, mark);
+            let Some(call) = ledger.get_mut(id) else { continue };
+            let reply = match result {
+                Ok(()) => {
+                    call.acknowledged = Some(now);
+                    if let Some(produced) = call.produced {
+                        shared.metrics.producing.record(now - produced);
+                    }
+                    if call.wants_answer {
+                        continue;
+                    }
+                    Reply::Acknowledged
                 }
-                if call.wants_answer {
-                    return;
+                Err(error) => {
+                    ClientMetrics::count(&shared.metrics.undelivered);
+                    Reply::Failed(refusal(&error))
                 }
-                Reply::Acknowledged
-            }
-            Err((error, _)) => {
-                ClientMetrics::count(&shared.metrics.undelivered);
-                Reply::Failed(refusal(error))
-            }
-        };
-        let call = ledger.remove(id);
+            };
+            ended.extend(ledger.remove(id).map(|call| (call, reply)));
+        }
         drop(ledger);
-        if let Some(call) = call {
+        for (call, reply) in ended {
+            // Its caller may have gone meanwhile.
             let _ = call.reply.send(reply);
         }
     }

@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::metrics::ServerMetrics;
 use super::{Shared, serving};
 use crate::kafka;
+use crate::kafka::events::{Report, Reports};
 use crate::progress::Token;
 use crate::wheel::TICK_MS;
 
@@ -64,25 +65,32 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+        let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
+        self.report(&mut std::iter::once((result, sent)));
+    }
+}
+
+impl Reports for Deliveries {
+    fn report(&self, reports: &mut dyn Iterator<Item = Report<Self>>) {
         let Some(shared) = self.owner.get().and_then(Weak::upgrade) else { return };
-        let metrics = &shared.metrics;
-        match result {
-            Ok(_) if sent.is_answer => {
-                ServerMetrics::count(&metrics.answered);
-                metrics.answering.record(sent.at.elapsed());
-            }
-            Ok(_) => ServerMetrics::count(&metrics.dead_letters),
-            Err((error, _)) => {
-                // At the end: it isn't known whether Kafka has it, so its request is not done.
-                if matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight)) {
-                    return;
+        let (metrics, now) = (&shared.metrics, Instant::now());
+        shared.settle_all(reports.filter_map(|(result, sent)| {
+            match result {
+                Ok(()) if sent.is_answer => {
+                    ServerMetrics::count(&metrics.answered);
+                    metrics.answering.record(now.saturating_duration_since(sent.at));
                 }
-                ServerMetrics::count(&metrics.unanswered);
-                tracing::warn!(target: "tidegate::reactive", %error, "Kafka did not take an answer or a dead letter");
+                Ok(()) => ServerMetrics::count(&metrics.dead_letters),
+                Err(error) => {
+                    // At the end: it isn't known whether Kafka has it, so its request is not done.
+                    if matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight)) {
+                        return None;
+                    }
+                    ServerMetrics::count(&metrics.unanswered);
+                    tracing::warn!(target: "tidegate::reactive", %error, "Kafka did not take an answer or a dead letter");
+                }
             }
-        }
-        if let Some(token) = sent.token {
-            shared.settle(token);
-        }
+            sent.token
+        }));
     }
 }

@@ -9,17 +9,19 @@ use futures_channel::oneshot;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::deliveries::{self, Deliveries};
 use super::metrics::ServerMetrics;
+use super::serving::Jobs;
 use super::{Delivery, End, ServerSettings, Shared, serving};
 use crate::envelope::{Envelope, EnvelopeError, RequestMessage};
 use crate::error::{Error, Kind};
 use crate::headers::Headers;
 use crate::idempotency::Idempotency;
+use crate::kafka::inbox::{Door, Inbox, Message};
 use crate::kafka::outlet::Outlet;
 use crate::kafka::topics::{self, TopicNeed};
 use crate::kafka::{self, explain};
@@ -32,8 +34,6 @@ use crate::service::Service;
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// The same while sync handlers wait for a thread.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
-/// Messages taken before commits and threads are looked after.
-const BATCH_MESSAGES: usize = 256;
 /// Threads that run async handlers, unless the machine has fewer cores.
 const MAX_ASYNC_THREADS: usize = 8;
 /// Attempts at a commit that has to be.
@@ -46,7 +46,7 @@ type Ready = oneshot::Sender<Result<Arc<Shared>, Error>>;
 
 /// Sets everything up and reads requests until the end.
 pub(super) fn run(settings: ServerSettings, service: Service, ready: Ready) {
-    let (shared, reader, joined) = match set_up(settings, service) {
+    let (shared, reader, mut inbox, joined) = match set_up(settings, service) {
         Ok(parts) => parts,
         Err(error) => {
             // Whoever wanted to start may have gone.
@@ -62,8 +62,9 @@ pub(super) fn run(settings: ServerSettings, service: Service, ready: Ready) {
             return;
         }
     };
-    serve(&shared, &reader, &joined, ready);
+    serve(&shared, &reader, &mut inbox, &joined, ready);
     drain(&shared, &reader);
+    drop(inbox);
     // Leaves the group; partitions are taken away once more, with nothing left to wait for.
     drop(reader);
     shared.drained.store(true, Ordering::Release);
@@ -79,7 +80,9 @@ pub(super) fn run(settings: ServerSettings, service: Service, ready: Ready) {
     }
 }
 
-fn set_up(settings: ServerSettings, service: Service) -> Result<(Arc<Shared>, Reader, Arc<AtomicBool>), Error> {
+type Parts = (Arc<Shared>, Reader, Inbox, Arc<AtomicBool>);
+
+fn set_up(settings: ServerSettings, service: Service) -> Result<Parts, Error> {
     let deadline = Instant::now() + settings.start_timeout;
     let owner = Arc::<OnceLock<Weak<Shared>>>::default();
     let connection = settings.connection.clone();
@@ -88,10 +91,10 @@ fn set_up(settings: ServerSettings, service: Service) -> Result<(Arc<Shared>, Re
     // Without a time-out: an answer is sent until Kafka has it or refuses it, and its request is not done before.
     let outlet = Outlet::new(connection.producer(0), context)?;
     let need = TopicNeed { name: &settings.topic, partitions: settings.partitions, replication: settings.replication };
-    topics::ensure(&connection, outlet.producer().client(), &need, deadline)?;
+    topics::ensure(&connection, outlet.line().producer().client(), &need, deadline)?;
     if let Some(name) = &settings.dead_letters {
         let need = TopicNeed { name, partitions: 1, replication: settings.replication };
-        topics::ensure(&connection, outlet.producer().client(), &need, deadline)?;
+        topics::ensure(&connection, outlet.line().producer().client(), &need, deadline)?;
     }
     let mut config = connection.consumer();
     config
@@ -104,10 +107,14 @@ fn set_up(settings: ServerSettings, service: Service) -> Result<(Arc<Shared>, Re
         config.set(name, value);
     }
     let joined = Arc::<AtomicBool>::default();
-    let group = Group { owner: Arc::clone(&owner), joined: Arc::clone(&joined) };
+    let door = Arc::<OnceLock<Door>>::default();
+    let group = Group { owner: Arc::clone(&owner), joined: Arc::clone(&joined), door: Arc::clone(&door) };
     let reader: Reader = config
         .create_with_context(group)
         .map_err(|error| explain("librdkafka refuses a setting of the consumer", error))?;
+    // SAFETY: the client is live, and `run` drops the inbox before the reader.
+    let inbox = unsafe { Inbox::new(reader.client().native_ptr()) };
+    door.get_or_init(|| inbox.door());
     reader.subscribe(&[&settings.topic]).map_err(|error| explain("the topic can't be subscribed to", error))?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let shared = Arc::new(Shared {
@@ -127,11 +134,11 @@ fn set_up(settings: ServerSettings, service: Service) -> Result<(Arc<Shared>, Re
         settings,
     });
     owner.get_or_init(|| Arc::downgrade(&shared));
-    Ok((shared, reader, joined))
+    Ok((shared, reader, inbox, joined))
 }
 
 /// Reads until the stop.
-fn serve(shared: &Arc<Shared>, reader: &Reader, joined: &AtomicBool, ready: Ready) {
+fn serve(shared: &Arc<Shared>, reader: &Reader, inbox: &mut Inbox, joined: &AtomicBool, ready: Ready) {
     let settings = &shared.settings;
     let start_by = Instant::now() + settings.start_timeout;
     let mut ready = Some(ready);
@@ -152,10 +159,12 @@ fn serve(shared: &Arc<Shared>, reader: &Reader, joined: &AtomicBool, ready: Read
         }
         let is_busy = shared.sync_pool.tend() | shared.async_pool.tend();
         let wait = if is_busy { BUSY_WAIT } else { POLL_WAIT };
-        if has_room(shared, &shared.progress()) {
-            read(shared, reader, wait);
+        serve_group(shared, reader);
+        let room = room(shared, &shared.progress());
+        if room > 0 {
+            read(shared, reader, inbox, wait, room);
         } else {
-            shared.wait_for_room(wait, |progress| has_room(shared, progress));
+            shared.wait_for_room(wait, |progress| self::room(shared, progress) > 0);
         }
         if settings.delivery == Delivery::AtLeastOnce && last_commit.elapsed() >= settings.commit_interval {
             last_commit = Instant::now();
@@ -165,8 +174,26 @@ fn serve(shared: &Arc<Shared>, reader: &Reader, joined: &AtomicBool, ready: Read
     }
 }
 
-fn has_room(shared: &Shared, progress: &Progress) -> bool {
-    progress.held() < shared.settings.max_concurrent && !progress.is_far_ahead()
+/// Requests that may be read now.
+fn room(shared: &Shared, progress: &Progress) -> usize {
+    if progress.is_far_ahead() { 0 } else { shared.settings.max_concurrent.saturating_sub(progress.held()) }
+}
+
+/// Serves what the group has to say: partitions that come and go, commits, errors. Requests come through the inbox.
+fn serve_group(shared: &Arc<Shared>, reader: &Reader) {
+    match reader.poll(Duration::ZERO) {
+        None => {}
+        Some(Err(error)) => tracing::debug!(target: "tidegate::reactive", %error, "reading requests"),
+        Some(Ok(message)) => {
+            let headers = || {
+                let list = message.headers().map(|list| list.iter());
+                list.into_iter().flatten().map(|header| (header.key, header.value.unwrap_or_default()))
+            };
+            let token = shared.progress().start(message.partition(), message.offset());
+            let incoming = take(shared, token, headers, message.payload().unwrap_or_default());
+            dispatch(shared, reader, vec![incoming]);
+        }
+    }
 }
 
 /// A message that was read, decoded.
@@ -177,34 +204,47 @@ struct Incoming {
     letter: Option<(Headers, Vec<u8>)>,
 }
 
-fn read(shared: &Arc<Shared>, reader: &Reader, wait: Duration) {
-    let mut wait = wait;
-    let mut uncommitted = Vec::new();
-    for _ in 0..BATCH_MESSAGES {
-        match reader.poll(wait) {
-            None => break,
-            Some(Err(error)) => tracing::debug!(target: "tidegate::reactive", %error, "reading requests"),
-            Some(Ok(message)) => {
-                let incoming = take(shared, &message);
-                match shared.settings.delivery {
-                    Delivery::AtLeastOnce => handle(shared, incoming),
-                    Delivery::AtMostOnce => uncommitted.push(incoming),
-                }
-                if !has_room(shared, &shared.progress()) {
-                    break;
-                }
-            }
+fn read(shared: &Arc<Shared>, reader: &Reader, inbox: &mut Inbox, wait: Duration, room: usize) {
+    let mut batch: Vec<Message<'_>> = inbox.read(wait, room).collect();
+    batch.retain(|message| match message.error() {
+        None => true,
+        Some(code) => {
+            tracing::debug!(target: "tidegate::reactive", %code, "reading requests");
+            false
         }
-        wait = Duration::ZERO;
-    }
-    if uncommitted.is_empty() {
+    });
+    if batch.is_empty() {
         return;
     }
-    if commit_first(shared, reader, &uncommitted) {
-        uncommitted.into_iter().for_each(|incoming| handle(shared, incoming));
-        return;
+    let tokens: Vec<Token> = {
+        let mut progress = shared.progress();
+        batch.iter().map(|message| progress.start(message.partition(), message.offset())).collect()
+    };
+    let incoming = std::iter::zip(tokens, &batch);
+    let incoming = incoming.map(|(token, message)| take(shared, token, || message.headers(), message.value()));
+    dispatch(shared, reader, incoming.collect());
+}
+
+fn take<'a, H: Iterator<Item = (&'a str, &'a [u8])>>(
+    shared: &Shared,
+    token: Token,
+    headers: impl Fn() -> H,
+    value: &[u8],
+) -> Incoming {
+    ServerMetrics::count(&shared.metrics.requests);
+    let request = RequestMessage::decode(headers(), value);
+    let wanted = request.is_err() && shared.settings.dead_letters.is_some();
+    Incoming { token, request, letter: wanted.then(|| (headers().collect(), value.to_vec())) }
+}
+
+/// Starts the handlers of a batch, behind its commit where that comes first.
+fn dispatch(shared: &Arc<Shared>, reader: &Reader, batch: Vec<Incoming>) {
+    if shared.settings.delivery == Delivery::AtLeastOnce || commit_first(shared, reader, &batch) {
+        let (mut jobs, received) = (Jobs::default(), Instant::now());
+        batch.into_iter().for_each(|incoming| handle(shared, incoming, received, &mut jobs));
+        return jobs.start(shared);
     }
-    for Incoming { token, request, .. } in uncommitted {
+    for Incoming { token, request, .. } in batch {
         match request {
             Ok((request, envelope)) => serving::refuse_uncommitted(shared, token, request, envelope),
             Err(_) => shared.settle(token),
@@ -212,23 +252,9 @@ fn read(shared: &Arc<Shared>, reader: &Reader, wait: Duration) {
     }
 }
 
-fn take(shared: &Shared, message: &BorrowedMessage<'_>) -> Incoming {
-    ServerMetrics::count(&shared.metrics.requests);
-    let token = shared.progress().start(message.partition(), message.offset());
-    let headers = || {
-        let list =
-            message.headers().map(|list| list.iter().map(|header| (header.key, header.value.unwrap_or_default())));
-        list.into_iter().flatten()
-    };
-    let value = message.payload().unwrap_or_default();
-    let request = RequestMessage::decode(headers(), value);
-    let wanted = request.is_err() && shared.settings.dead_letters.is_some();
-    Incoming { token, request, letter: wanted.then(|| (headers().collect(), value.to_vec())) }
-}
-
-fn handle(shared: &Arc<Shared>, Incoming { token, request, letter }: Incoming) {
+fn handle(shared: &Arc<Shared>, Incoming { token, request, letter }: Incoming, received: Instant, jobs: &mut Jobs) {
     match request {
-        Ok((request, envelope)) => serving::begin(shared, token, request, envelope, Instant::now()),
+        Ok((request, envelope)) => serving::begin(shared, token, request, envelope, received, jobs),
         Err(error) => {
             ServerMetrics::count(&shared.metrics.undecodable);
             tracing::debug!(target: "tidegate::reactive", %error, ?token, "not a request");
@@ -311,6 +337,7 @@ fn commit_for_good(shared: &Shared, reader: &Reader, wanted: impl Fn(i32) -> boo
 struct Group {
     owner: Arc<OnceLock<Weak<Shared>>>,
     joined: Arc<AtomicBool>,
+    door: Arc<OnceLock<Door>>,
 }
 
 impl ClientContext for Group {
@@ -325,6 +352,12 @@ impl ClientContext for Group {
 
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, reader: &Reader, rebalance: &Rebalance<'_>) {
+        if let (Rebalance::Assign(list), Some(door)) = (rebalance, self.door.get()) {
+            for element in list.elements() {
+                // SAFETY: the client is the reader's, which is live, and that of the inbox.
+                unsafe { door.lead(reader.client().native_ptr(), element.topic(), element.partition()) };
+            }
+        }
         let Rebalance::Revoke(list) = rebalance else { return };
         let Some(shared) = self.owner.get().and_then(Weak::upgrade) else { return };
         let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();

@@ -20,6 +20,7 @@ use crate::kafka::outlet::{HeaderList, Parcel};
 use crate::kafka::{epoch_ms, kind_of};
 use crate::outcome::Verdict;
 use crate::payload::Payload;
+use crate::pool::Job;
 use crate::progress::Token;
 use crate::service::{Outgoing, Refusal, Request, Work};
 
@@ -41,6 +42,20 @@ pub(super) struct Ticket {
     fingerprint: Option<Fingerprint>,
 }
 
+/// Handlers of a batch of requests; they start together.
+#[derive(Default)]
+pub(super) struct Jobs {
+    sync: Vec<Job>,
+    tasks: Vec<Job>,
+}
+
+impl Jobs {
+    pub(super) fn start(self, shared: &Shared) {
+        shared.sync_pool.run(self.sync);
+        shared.async_pool.run(self.tasks);
+    }
+}
+
 /// Deals with a request that was read.
 pub(super) fn begin(
     shared: &Arc<Shared>,
@@ -48,6 +63,7 @@ pub(super) fn begin(
     request: RequestMessage,
     envelope: Envelope,
     received: Instant,
+    jobs: &mut Jobs,
 ) {
     let settings = &shared.settings;
     let time_left =
@@ -108,7 +124,7 @@ pub(super) fn begin(
     let letter = settings.dead_letters.is_some().then(|| (request.headers.clone(), request.payload.bytes.clone()));
     let request = Request { payload: request.payload, headers: request.headers, service: request.service, time_left };
     match handler(request) {
-        Ok(Work::Sync(work)) => run_sync(shared, ticket, work),
+        Ok(Work::Sync(work)) => jobs.sync.push(sync_job(shared, ticket, work)),
         Ok(Work::Future(work)) => {
             let (future, abort) = abortable(AssertUnwindSafe(work).catch_unwind());
             ticket.abort.get_or_init(|| abort);
@@ -121,7 +137,7 @@ pub(super) fn begin(
             });
             match &settings.spawn {
                 Some(spawn) => spawn(task),
-                None => shared.async_pool.spawn(task),
+                None => jobs.tasks.push(shared.async_pool.task(task)),
             }
         }
         Err(error) => {
@@ -134,15 +150,15 @@ pub(super) fn begin(
     }
 }
 
-fn run_sync(shared: &Arc<Shared>, ticket: Arc<Ticket>, work: Box<dyn FnOnce() -> Outgoing + Send>) {
+fn sync_job(shared: &Arc<Shared>, ticket: Arc<Ticket>, work: Box<dyn FnOnce() -> Outgoing + Send>) -> Job {
     let owner = Arc::clone(shared);
-    shared.sync_pool.run(Box::new(move || {
+    Box::new(move || {
         if ticket.answered.load(Ordering::Acquire) {
             return conclude(&owner, &ticket, timed_out());
         }
         let result = catch_unwind(AssertUnwindSafe(work));
         conclude(&owner, &ticket, result.unwrap_or_else(|panic| panicked(&owner, &*panic)));
-    }));
+    })
 }
 
 fn set_timer(shared: &Shared, ticket: &Arc<Ticket>, time: Duration) {

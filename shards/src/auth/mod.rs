@@ -1,44 +1,25 @@
-//! Who sent a request: signed tokens (RFC 7519, RFC 7515).
+//! Who may: tokens are verified (JSON Web Tokens, RFC 7519, in the compact form of RFC 7515), credentials found in requests.
+//!
+//! [`credentials`] finds tokens in a request. A [`Verifier`] takes one: [`compact`] takes it apart within limits, an
+//! [`Issuer`](settings::Issuer) says what it must claim and which [`key`] may have signed it, [`cache`] remembers those that
+//! passed. Keys are secrets, or come from [`pem`] and [`jwk`]. A [`check`] says who may subscribe and publish.
+//!
+//! No algorithm is taken from a token: each key has its own, and a token that names another one is refused.
 
-mod hmac_tokens;
+pub mod algorithm;
+pub mod cache;
+pub mod check;
+pub mod compact;
+pub mod credentials;
+mod der;
+pub mod jwk;
+pub mod key;
+pub mod pem;
+mod refusal;
+pub mod settings;
+mod verified;
+mod verifier;
 
-use serde_json::{Map, Value};
-
-pub use hmac_tokens::Verifier;
-
-/// What a valid token says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Verified {
-    /// The session at the configured pointer.
-    pub session: Option<Box<str>>,
-    /// `exp`, in seconds since 1970.
-    pub expires_at_s: u64,
-    /// All claims.
-    pub claims: Map<String, Value>,
-}
-
-/// Why a token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenRefusal {
-    /// Not a token, or not one of the configured algorithm.
-    #[error("the token is malformed, or not of the configured algorithm")]
-    Malformed,
-    /// The signature isn't that of the configured key.
-    #[error("the token's signature is wrong")]
-    Signature,
-    /// `exp` is missing, no number, or past.
-    #[error("the token has expired, or doesn't say when it does")]
-    Expired,
-    /// `nbf` is in the future.
-    #[error("the token is not valid yet")]
-    NotYet,
-    /// Its session is blacklisted.
-    #[error("the token's session is blacklisted")]
-    Blacklisted,
-}
-
-/// Where a refused session is looked up.
-pub trait SessionList: Send + Sync + std::fmt::Debug {
-    /// Is it refused at this moment?
-    fn is_blacklisted(&self, session: &str) -> bool;
-}
+pub use self::refusal::TokenRefusal;
+pub use self::verified::{SessionList, Verified};
+pub use self::verifier::Verifier;

@@ -17,6 +17,7 @@ mod brackets;
 mod error;
 mod fields;
 mod json;
+mod key;
 mod mode;
 mod scan;
 #[cfg(target_arch = "x86_64")]
@@ -30,6 +31,7 @@ pub use attributes::peek_type;
 pub use batch::decode_batch;
 pub use binary::{BinaryTransport, decode_binary};
 pub use error::{EventError, HttpModeError};
+pub use key::conflation_key;
 pub use mode::{HttpMode, KafkaMode, http_mode, kafka_mode};
 pub use structured::decode_structured;
 

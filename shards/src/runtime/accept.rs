@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::client::Client;
 use super::open::{self, Opened};
-use super::{SharedWorld, stream};
+use super::{SharedWorld, checks, stream};
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus};
 use crate::proxy_protocol::{self, Parsed, Source};
@@ -29,13 +29,19 @@ const ACCEPTS_IN_A_ROW: usize = 32;
 /// Pause after the process has run out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// A listening socket and its descriptor, which glommio doesn't tell.
+pub(super) struct Listener {
+    pub(super) fd: RawFd,
+    pub(super) listener: TcpListener,
+}
+
 /// Binds every address with `SO_REUSEPORT`, so that the kernel spreads connections over the shards. `setting` is where the
 /// port comes from.
-pub(super) fn bind(addresses: &[SocketAddr], setting: &str) -> io::Result<Vec<TcpListener>> {
+pub(super) fn bind(addresses: &[SocketAddr], setting: &str) -> io::Result<Vec<Listener>> {
     addresses.iter().map(|address| bind_one(*address).map_err(|error| explain(*address, &error, setting))).collect()
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
@@ -47,8 +53,9 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    let fd = socket.into_raw_fd();
     // SAFETY: the descriptor is a listening socket that nobody else owns any more.
-    Ok(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) })
+    Ok(Listener { fd, listener: unsafe { TcpListener::from_raw_fd(fd) } })
 }
 
 fn explain(address: SocketAddr, error: &io::Error, setting: &str) -> io::Error {
@@ -62,11 +69,12 @@ fn explain(address: SocketAddr, error: &io::Error, setting: &str) -> io::Error {
 }
 
 /// The listeners' addresses, with port 0 resolved.
-pub(super) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+pub(super) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|bound| bound.listener.local_addr().ok()).collect()
 }
 
-/// Accepts until the process ends: a pending accept must never be dropped. `secure` connections begin with a TLS handshake.
+/// Accepts until the listener has been shut down, or the process ends: a pending accept must never be dropped. `secure`
+/// connections begin with a TLS handshake.
 pub(super) async fn accept(world: SharedWorld, listener: TcpListener, secure: bool) {
     let mut in_a_row = 0;
     loop {
@@ -78,6 +86,7 @@ pub(super) async fn accept(world: SharedWorld, listener: TcpListener, secure: bo
                     stream::start(&world, stream, secure);
                 }
             }
+            Err(_) if world.listeners.borrow().is_empty() => return,
             Err(error) => {
                 tracing::warn!(
                     shard = world.number, %error,
@@ -293,6 +302,10 @@ fn first_bytes(
         Err(error) => {
             world.shard.borrow().metrics().requests_malformed.add(1);
             return Some(refuse(client, error.to_response()));
+        }
+        // The answer comes from elsewhere: hyper waits, this path doesn't.
+        Ok(HeadStatus::Complete(head)) if checks::must_ask(world, head.query) => {
+            return Some(First::Http(Bytes::copy_from_slice(bytes)));
         }
         Ok(HeadStatus::Complete(head)) => match open::opening(world, &head, peer) {
             Some(opening) => (opening, head.head_len),

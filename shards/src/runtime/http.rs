@@ -227,6 +227,7 @@ async fn serve_http2(
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
+    let mut told = false;
     poll_fn(|cx| {
         if note_waker(world, address, cx) == Closing::Now {
             if streams.are_idle() {
@@ -235,6 +236,10 @@ async fn serve_http2(
                 let _last_frame = connection.as_mut().poll(cx);
             }
             return Poll::Ready(());
+        }
+        if world.draining.get() && !std::mem::replace(&mut told, true) {
+            // GOAWAY (RFC 9113 section 6.8); what has begun is answered.
+            connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map(|_ended| ())
     })

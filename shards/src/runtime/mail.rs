@@ -9,6 +9,7 @@ use glommio::timer::sleep;
 use super::SharedWorld;
 use crate::bell::Bell;
 use crate::clock;
+use crate::listener;
 use crate::mailbox::{Control, Inbox, Mail, Ticker};
 use crate::shard::connection::Address;
 
@@ -28,7 +29,11 @@ pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Be
     loop {
         poll_fn(|cx| {
             inbox.waker.register(cx.waker());
-            if inbox.events.is_empty() && inbox.control.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+            let idle = inbox.events.is_empty()
+                && inbox.control.is_empty()
+                && inbox.replay.as_ref().is_none_or(rtrb::Consumer::is_empty)
+                && !world.shard.borrow().has_replay_work();
+            if idle { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
         while let Some(message) = inbox.control.pop() {
@@ -39,6 +44,9 @@ pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Be
         }
         batch(&world, &mut inbox);
         ingress_bell.ring();
+        if catch_up(&world, &mut inbox) {
+            glommio::executor().yield_now().await;
+        }
         if glommio::executor().need_preempt() {
             glommio::executor().yield_if_needed().await;
         }
@@ -58,6 +66,17 @@ fn batch(world: &SharedWorld, inbox: &mut Inbox) {
         shard.take_mail(mail);
     }
     shard.flush_batch();
+}
+
+/// One turn for clients that catch up, between batches of live events; true if there is more to do.
+fn catch_up(world: &SharedWorld, inbox: &mut Inbox) -> bool {
+    let mut shard = world.shard.borrow_mut();
+    let more = inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane));
+    if !shard.has_replay_work() {
+        return more;
+    }
+    shard.walk_on();
+    more || shard.has_replay_work()
 }
 
 fn control(world: &SharedWorld, message: Control) {
@@ -92,8 +111,34 @@ fn control(world: &SharedWorld, message: Control) {
                 let _nobody_waits_any_more = reply.send(waited);
             }
         }
+        Control::SetKeys { issuer, keys } => world.verifier.set_keys(issuer, keys),
         Control::Store(call) => world.proxy.stored.borrow_mut().call(call, clock::now_ms()),
+        Control::Drain { drain_ms } => drain_away(world, drain_ms),
         Control::Shutdown => world.stopping.set(true),
+    }
+}
+
+/// Leaves new connections to whoever else listens, and begins to move the others away.
+fn drain_away(world: &SharedWorld, drain_ms: u64) {
+    if world.draining.replace(true) {
+        return;
+    }
+    let now_ms = clock::now_ms();
+    for &fd in world.listeners.borrow().iter() {
+        if let Err(error) = listener::ignore_new_connections(fd) {
+            tracing::warn!(shard = world.number, %error, "new connections may be reset until the listeners are closed");
+        }
+    }
+    world.listen_until_ms.set(now_ms + listener::HANDSHAKE_MS);
+    world.shard.borrow_mut().start_drain(drain_ms, now_ms);
+}
+
+/// Closes the listeners once every handshake that had begun is over, and its connection accepted.
+fn stop_listening(world: &SharedWorld, now_ms: u64) {
+    if now_ms >= world.listen_until_ms.get() {
+        for fd in world.listeners.take() {
+            listener::stop_listening(fd);
+        }
     }
 }
 
@@ -104,6 +149,7 @@ pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
         let now_ms = clock::now_ms();
         world.shard.borrow_mut().tick(now_ms);
         world.proxy.tick(now_ms);
+        stop_listening(&world, now_ms);
         let shard = world.shard.borrow();
         shard.metrics().pending_requests.set(world.proxy.pending.borrow().len() as u64);
         shard.metrics().stored_bytes.set(world.proxy.stored.borrow().bytes() as u64);
@@ -117,7 +163,8 @@ pub(super) async fn wheel(world: SharedWorld, ticker: Ticker) {
 /// executor ends would leak.
 pub(super) async fn close_all(world: &SharedWorld) {
     world.proxy.end_waits();
-    world.shard.borrow_mut().finish_all();
+    world.draining.set(true);
+    world.shard.borrow_mut().finish_all(clock::now_ms());
     for look in 0..CLOSE_LOOKS {
         if look >= POLITE_LOOKS {
             world.shard.borrow_mut().close_all();

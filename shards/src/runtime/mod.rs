@@ -8,6 +8,7 @@ mod accept;
 mod adapter;
 mod bearer;
 mod body;
+mod checks;
 mod client;
 mod collect;
 mod handshake;
@@ -26,6 +27,7 @@ mod tokens;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +35,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 pub(crate) use self::proxy::http::resolver::Resolver;
+pub use self::proxy::http::tls::config as backend_tls;
 pub(crate) use self::start::{Listening, ShardThread, start};
+use crate::auth::Verifier;
+use crate::auth::check::Answers;
 use crate::limits::requests::RequestRates;
 use crate::mailbox::ControlLane;
 use crate::settings::ShardSettings;
@@ -57,9 +62,18 @@ struct World {
     proxy: proxy::Proxy,
     /// What new TLS connections are served with.
     tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
+    verifier: Verifier,
+    /// Answers to checks by URL that still count.
+    checked: RefCell<Answers>,
     rates: RefCell<RequestRates>,
     readiness: Rc<readiness::Readiness>,
     stopping: Cell<bool>,
+    /// The node is about to end: no answer keeps its connection.
+    draining: Cell<bool>,
+    /// Descriptors of the listeners, which the accept tasks own; empty once they are closed.
+    listeners: RefCell<Vec<RawFd>>,
+    /// When the listeners close, in milliseconds; `u64::MAX` without a drain.
+    listen_until_ms: Cell<u64>,
     /// Tasks that hold a connection.
     tasks: Cell<usize>,
 }

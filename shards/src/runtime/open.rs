@@ -3,11 +3,15 @@
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
-use super::{SharedWorld, World, bearer, tokens};
+use super::bearer::Credentials;
+use super::{SharedWorld, World, bearer, checks, tokens};
+use crate::auth::check::Check;
 use crate::bearer::Bearer;
 use crate::clock;
+use crate::cursor::ResumeFrom;
 use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
+use crate::queue::SlowClient;
 use crate::settings::ShardSettings;
 use crate::shard::connection::{Address, Output};
 use crate::shard::identity::Identity;
@@ -18,6 +22,8 @@ use crate::ws::{close_code, encode, handshake};
 
 /// The close reason for a client that sends on a connection that only goes one way.
 const ONE_WAY: &str = "This WebSocket endpoint cannot be used for two-way communication.";
+/// The answer to somebody who may not subscribe.
+pub(super) const DENIED: &str = "Subscription denied.";
 /// The answer to a page that may not open WebSockets.
 pub(super) const ORIGIN_REFUSED: &str = "Pages of this origin may not open WebSockets (ALLOWED_ORIGINS).";
 /// Path of the WebSocket echo for conformance suites.
@@ -28,10 +34,25 @@ pub(super) struct Opening {
     kind: Kind,
     greeting: Vec<u8>,
     requested: Result<Requested, String>,
+    wishes: Wishes,
     /// The address that the stream counts for, where addresses are counted.
     client: Option<IpAddr>,
     /// The CORS lines of a refusal.
     cors: String,
+    slow: SlowClient,
+}
+
+impl Opening {
+    /// Says that its client may not subscribe: as an answer, or on a WebSocket as a close frame once it is open.
+    pub(super) fn deny(mut self) -> Result<Self, Refusal> {
+        if let Kind::EventStream { .. } = self.kind {
+            return Err(plain(&self.cors, "400 Bad Request", DENIED));
+        }
+        if self.requested.is_ok() && self.kind == Kind::WebSocket {
+            self.requested = Err(DENIED.to_owned());
+        }
+        Ok(self)
+    }
 }
 
 /// What a connection begins with.
@@ -39,6 +60,26 @@ pub(super) struct Opening {
 pub(super) struct Requested {
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) identity: Identity,
+}
+
+/// What a client asks for about cursors.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// It wants the cursor of each event.
+    pub(super) cursor: bool,
+    /// It comes back from there.
+    pub(super) from: Option<ResumeFrom>,
+}
+
+impl Wishes {
+    /// Reads `cursor` and `lastEventId` of a query, and the head `last-event-id`, which counts where both are there: a browser
+    /// that reconnects sends the query that it began with.
+    pub(super) fn read(query: Option<&str>, last_event_id: Option<&str>) -> Self {
+        let query = query.filter(|query| query.contains("ursor") || query.contains("ventId")).unwrap_or("");
+        let query = ConnectionQuery::parse(query, BrokenEncoding::Literal).unwrap_or_default();
+        let presented = last_event_id.filter(|id| !id.trim().is_empty()).or(query.last_event_id.as_deref());
+        Self { cursor: query.wants_cursor(), from: presented.map(ResumeFrom::parse) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,18 +128,24 @@ fn web_socket(world: &World, head: &RequestHead<'_>, kind: Kind) -> Result<Openi
         world.shard.borrow().metrics().origins_refused.add(1);
         return Err(plain(&world.settings.cors.lines(head.header("origin")), "403 Forbidden", ORIGIN_REFUSED));
     }
-    let requested = match kind {
+    let mut requested = match kind {
         Kind::Echo => Ok(Requested::default()),
-        _ => requested(world, head.query, head.header_values("authorization")),
+        _ => requested(world, head.query, credentials(head)),
     };
-    Ok(Opening { kind, greeting, requested, client: None, cors: String::new() })
+    let wishes = Wishes::read(head.query, head.header_text("last-event-id"));
+    let slow = slow_client_of(world, head.query).unwrap_or_else(|reason| {
+        requested = Err(reason);
+        SlowClient::Disconnect
+    });
+    Ok(Opening { kind, greeting, requested, wishes, client: None, cors: String::new(), slow })
 }
 
 fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, Refusal> {
     let chunked = head.version == HttpVersion::Http11;
     let cors = world.settings.cors.lines(head.header("origin"));
-    let requested = requested(world, head.query, head.header_values("authorization"))
-        .map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let requested =
+        requested(world, head.query, credentials(head)).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
+    let slow = slow_client_of(world, head.query).map_err(|reason| plain(&cors, "400 Bad Request", &reason))?;
     let coding = if chunked { "transfer-encoding: chunked\r\n" } else { "connection: close\r\n" };
     let greeting = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
@@ -108,8 +155,10 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
         kind: Kind::EventStream { chunked },
         greeting: greeting.into_bytes(),
         requested: Ok(requested),
+        wishes: Wishes::read(head.query, head.header_text("last-event-id")),
         client: None,
         cors,
+        slow,
     })
 }
 
@@ -117,14 +166,43 @@ fn event_stream(world: &SharedWorld, head: &RequestHead<'_>) -> Result<Opening, 
 pub(super) fn requested<'a>(
     world: &World,
     query: Option<&str>,
-    authorization: impl Iterator<Item = &'a [u8]>,
+    credentials: Credentials<impl Iterator<Item = &'a [u8]>, impl Iterator<Item = &'a [u8]>>,
 ) -> Result<Requested, String> {
     let query =
         ConnectionQuery::parse(query.unwrap_or(""), BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
-    let Bearer { automatic, identity } = bearer::of_connection(world, query.jwt.as_deref(), authorization)?;
+    let Bearer { automatic, identity, is_known } = bearer::of_connection(world, query.jwt.as_deref(), credentials)?;
     let list = query.subscriptions.as_deref().map_or(Ok(Vec::new()), parse_list);
+    if list.is_ok() && query.subscriptions.is_some() && !passes_token_check(world, is_known) {
+        return Err(DENIED.to_owned());
+    }
     let subscriptions = list.and_then(|list| in_force(world, automatic, list, Duplicates::Drop));
     Ok(Requested { subscriptions: subscriptions.map_err(|error| error.to_string())?, identity })
+}
+
+/// What is to happen if the client is too slow: as the query asks, where the operator allows it. Only a query that has
+/// `slow` in it is read.
+pub(super) fn slow_client_of(world: &World, query: Option<&str>) -> Result<SlowClient, String> {
+    let allowed = &world.settings.slow_client;
+    let default = allowed.first().copied().unwrap_or_default();
+    let Some(query) = query.filter(|query| query.contains("slow")) else { return Ok(default) };
+    let query = ConnectionQuery::parse(query, BrokenEncoding::Refuse).map_err(|error| error.to_string())?;
+    let Some(name) = query.slow else { return Ok(default) };
+    SlowClient::named(&name).filter(|asked| allowed.contains(asked)).ok_or_else(|| {
+        let names: Vec<_> = allowed.iter().map(|one| one.name()).collect();
+        format!("slow={name} is not allowed here; what is (SLOW_CLIENT): {}", names.join(", "))
+    })
+}
+
+/// Where tokens may be in a head.
+fn credentials<'a>(
+    head: &RequestHead<'a>,
+) -> Credentials<impl Iterator<Item = &'a [u8]> + use<'a>, impl Iterator<Item = &'a [u8]> + use<'a>> {
+    Credentials { authorization: head.header_values("authorization"), cookies: head.header_values("cookie") }
+}
+
+/// Whether somebody with a valid token, or without one, may subscribe as far as tokens decide it.
+pub(super) fn passes_token_check(world: &World, is_known: bool) -> bool {
+    world.settings.tokens.subscription_check != Check::Token || checks::counted(world, is_known)
 }
 
 /// What comes into force of automatic and manual subscriptions, within what one connection may have.
@@ -152,7 +230,7 @@ pub(super) struct Opened {
 
 /// Opens the stream and sends everything up to the subscriptions in one go where ingress knows them.
 pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Opening) -> Result<Opened, Refusal> {
-    let Opening { kind, greeting, requested, client, cors } = opening;
+    let Opening { kind, greeting, requested, wishes, client, cors, slow } = opening;
     let now_ms = clock::now_ms();
     let mut shard = world.shard.borrow_mut();
     let client = client.filter(|_| !shard.is_held(address));
@@ -190,9 +268,16 @@ pub(super) fn open(world: &SharedWorld, address: Address, fd: RawFd, opening: Op
         shard.hold(address, client);
     }
     let token = tokens::issue(world, TokenKind::Stream, address);
+    if let Some(connection) = shard.connections().get_mut(address) {
+        connection.cursor = web_socket && wishes.cursor;
+    }
     shard.open(address, output, greeting, &token, now_ms);
+    shard.set_slow_client(address, slow);
     let Requested { subscriptions, identity } = requested.unwrap_or_default();
-    shard.set_subscriptions(address, &subscriptions, None);
+    match wishes.from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.identify(address, &identity, now_ms);
     shard.opened(address);
     Ok(Opened { decoder: web_socket.then(decoder).flatten(), echo: false })

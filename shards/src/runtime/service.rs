@@ -16,18 +16,22 @@ use super::body::{Body, EventBody};
 use super::collect::{BODY_LATE, Unread, collect};
 use super::http::{Handed, Handoff, Phase, Progress};
 use super::open::Requested;
-use super::{SharedWorld, bearer, open, polling, proxy, publish, tokens};
+use super::tokens::Place;
+use super::{SharedWorld, bearer, checks, open, polling, proxy, publish, tokens};
 use crate::bearer::Bearer;
 use crate::clock;
 use crate::head::{self, HeadLimits, HeadStatus, Route, route};
 use crate::limits::origin::{Cors, CorsAnswer};
 use crate::limits::requests::Limited;
 use crate::mailbox::{Control, SetOutcome};
+use crate::peers::Unreachable;
 use crate::proxy::forward;
+use crate::query::BrokenEncoding;
 use crate::shard::admission::Refused;
 use crate::shard::connection::{Address, Output};
-use crate::subscription::{Duplicates, SubscriptionError, parse_put_body};
-use crate::token::TokenKind;
+use crate::shard::identity::Identity;
+use crate::subscription::{Duplicates, Subscription, SubscriptionError, parse_put_body};
+use crate::token::{ConnectionAddress, TokenKind};
 use crate::trace;
 
 /// Who a request came from.
@@ -60,6 +64,9 @@ pub(super) async fn answer(
     let named = parts.headers.get_all(limits.address_header.name()).iter().map(HeaderValue::as_bytes);
     caller.client = limits.client(caller.peer, named);
     let mut response = respond(&world, &caller, &parts, body).await;
+    if world.draining.get() && !http2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if matches!(response.body(), Body::Backend(_)) {
         // It passes as it is, and says itself when it has ended.
         return Ok(response);
@@ -128,10 +135,14 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
         }
         Route::Events if *method == Method::OPTIONS => preflight("POST", "content-type", false),
         Route::Sse | Route::Ws => {
+            if caller.handoff.is_some() && checks::must_ask(world, parts.uri.query()) {
+                caller.progress.enter(Phase::Waiting);
+            }
+            let allowed = checks::may_connect(world, parts, BrokenEncoding::Refuse).await;
             if let Some(handoff) = &caller.handoff
                 && let Some(opening) = reread(world, caller, parts)
             {
-                match opening {
+                match opening.and_then(|opening| if allowed { Ok(opening) } else { opening.deny() }) {
                     Ok(opening) => {
                         *handoff.borrow_mut() = Some(Handed::Stream(opening));
                         // The connection's task drops this future and goes on with the stream.
@@ -139,6 +150,9 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
                     }
                     Err(refusal) => return from_refusal(&refusal),
                 }
+            }
+            if !allowed {
+                return text(StatusCode::BAD_REQUEST, open::DENIED);
             }
             if route == Route::Sse { event_stream(world, caller, parts) } else { upgrade_required() }
         }
@@ -154,6 +168,9 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
                 return refusal;
             }
             match read_body(world, caller, body, world.settings.max_body_bytes).await {
+                Ok(body) if !checks::may_publish(world, &parts.headers, &body).await => {
+                    uncached(text(StatusCode::FORBIDDEN, "Submission denied."))
+                }
                 Ok(body) => publish::answer(world, &parts.headers, body).await,
                 Err(refusal) => refusal,
             }
@@ -235,9 +252,13 @@ fn from_refusal(refusal: &[u8]) -> Answer {
 
 /// An event stream that hyper carries: on HTTP/2, or asked for in an unusual way.
 fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
-    let authorization = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), authorization) {
+    let credentials = bearer::of_headers(&parts.headers);
+    let Requested { subscriptions, identity } = match open::requested(world, parts.uri.query(), credentials) {
         Ok(requested) => requested,
+        Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+    };
+    let slow = match open::slow_client_of(world, parts.uri.query()) {
+        Ok(slow) => slow,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
     let now_ms = clock::now_ms();
@@ -251,10 +272,15 @@ fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     }
     let token = |address| tokens::issue(world, TokenKind::Stream, address);
     let address = shard.open_detached(Output::Pulled, token, now_ms);
+    shard.set_slow_client(address, slow);
     if let Some(client) = client {
         shard.hold(address, client);
     }
-    shard.set_subscriptions(address, &subscriptions, None);
+    let last_event_id = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    match open::Wishes::read(parts.uri.query(), last_event_id).from {
+        Some(from) => shard.resume(address, &subscriptions, from, None),
+        None => shard.set_subscriptions(address, &subscriptions, None),
+    }
     shard.identify(address, &identity, now_ms);
     shard.opened(address);
     drop(shard);
@@ -283,15 +309,23 @@ async fn put_subscriptions(
     if let Err(error @ (SubscriptionError::NotJson(_) | SubscriptionError::NoSubscriptions)) = &list {
         return text(StatusCode::BAD_REQUEST, error.to_string());
     }
-    let Some((_, shard, address)) = tokens::open(world, token) else {
+    if !checks::may_subscribe(world, headers, &body).await {
+        return text(StatusCode::FORBIDDEN, open::DENIED);
+    }
+    let Some((_, place)) = tokens::open(world, token) else {
         return text(StatusCode::BAD_REQUEST, "Invalid connection token.");
     };
     let gone = || text(StatusCode::GONE, "Connection no longer exists.");
-    if shard == world.number && world.shard.borrow_mut().connections().get(address).is_none() {
+    let is_gone = match place {
+        Place::Here(shard, address) => {
+            shard == world.number && world.shard.borrow_mut().connections().get(address).is_none()
+        }
+        Place::Elsewhere(_) => world.sinks.peers.is_none(),
+    };
+    if is_gone {
         return gone();
     }
-    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let Bearer { automatic, identity } = match bearer::of_put(world, authorization) {
+    let Bearer { automatic, identity, .. } = match bearer::of_put(world, headers) {
         Ok(bearer) => bearer,
         Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
     };
@@ -300,6 +334,15 @@ async fn put_subscriptions(
         Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
     };
     caller.progress.enter(Phase::Waiting);
+    let (shard, address) = match place {
+        Place::Here(shard, address) => (shard, address),
+        Place::Elsewhere(at) => {
+            return match set_elsewhere(world, at, subscriptions, identity).await {
+                Ok(outcome) => replaced(outcome),
+                Err(Unreachable) => unreachable_node(),
+            };
+        }
+    };
     let (reply, outcome) = oneshot::channel();
     if shard == world.number {
         let mut shard = world.shard.borrow_mut();
@@ -312,11 +355,35 @@ async fn put_subscriptions(
             return busy();
         }
     }
-    match outcome.await {
-        Ok(SetOutcome::InForce) => uncached(with_status(StatusCode::NO_CONTENT)),
-        Ok(SetOutcome::Refused(reason)) => text(StatusCode::BAD_REQUEST, reason),
-        Ok(SetOutcome::Gone) | Err(oneshot::Canceled) => gone(),
+    replaced(outcome.await.unwrap_or(SetOutcome::Gone))
+}
+
+fn replaced(outcome: SetOutcome) -> Answer {
+    match outcome {
+        SetOutcome::InForce => uncached(with_status(StatusCode::NO_CONTENT)),
+        SetOutcome::Refused(reason) => text(StatusCode::BAD_REQUEST, reason),
+        SetOutcome::Gone => text(StatusCode::GONE, "Connection no longer exists."),
     }
+}
+
+async fn set_elsewhere(
+    world: &SharedWorld,
+    at: ConnectionAddress,
+    subscriptions: Vec<Subscription>,
+    identity: Identity,
+) -> Result<SetOutcome, Unreachable> {
+    let Some(peers) = &world.sinks.peers else { return Ok(SetOutcome::Gone) };
+    let (reply, outcome) = oneshot::channel();
+    peers.set_subscriptions(at, subscriptions, identity, reply);
+    outcome.await.unwrap_or(Err(Unreachable))
+}
+
+/// The node that holds the connection is there, and doesn't answer.
+pub(super) fn unreachable_node() -> Answer {
+    let reason = "The node that holds this connection can't be reached. Try again in a second.";
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -17,6 +17,7 @@ use super::proxy::Proxy;
 use super::proxy::http::resolver::Resolver;
 use super::readiness::Readiness;
 use super::{READ_BUFFER_BYTES, World, accept, mail};
+use crate::auth::{SessionList, Verifier};
 use crate::bell::Bell;
 use crate::clock;
 use crate::limits::requests::RequestRates;
@@ -111,7 +112,10 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<io::Result<Listening>>) {
         let ShardThread { number, settings, metrics, inbox, lanes, interest, ingress_bell, sinks, resolver, .. } =
             shard;
         let now_ms = clock::now_ms();
-        let state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        let sessions = Arc::clone(&settings.sessions) as Arc<dyn SessionList>;
+        let verifier = Verifier::new(&settings.tokens, sessions, Arc::clone(&metrics));
+        let mut state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
+        state.set_replay_source(sinks.replay.clone());
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
         let tls_config = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let rates = RefCell::new(RequestRates::new(&settings.limits));
@@ -124,9 +128,14 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<io::Result<Listening>>) {
             sinks,
             proxy,
             tls: RefCell::new(tls_config),
+            verifier,
+            checked: RefCell::default(),
             rates,
             readiness,
             stopping: Cell::new(false),
+            draining: Cell::new(false),
+            listeners: RefCell::new(plain.iter().chain(&tls).map(|bound| bound.fd).collect()),
+            listen_until_ms: Cell::new(u64::MAX),
             tasks: Cell::new(0),
         });
         let urgent = glommio::executor().create_task_queue(Shares::Static(1000), Latency::Matters(PREEMPT), "mailbox");
@@ -136,9 +145,9 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<io::Result<Listening>>) {
             Ok(wheel) => drop(wheel.detach()),
             Err(error) => tracing::error!(shard = number, %error, "the wheel's task could not be started"),
         }
-        let plain = plain.into_iter().map(|listener| (listener, false));
-        for (listener, secure) in plain.chain(tls.into_iter().map(|listener| (listener, true))) {
-            glommio::spawn_local(accept::accept(Rc::clone(&world), listener, secure)).detach();
+        let secured = tls.into_iter().map(|bound| (bound, true));
+        for (bound, secure) in plain.into_iter().map(|bound| (bound, false)).chain(secured) {
+            glommio::spawn_local(accept::accept(Rc::clone(&world), bound.listener, secure)).detach();
         }
         let _starter_is_gone = ready.send(Ok(addresses));
         match mailbox {

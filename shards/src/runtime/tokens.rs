@@ -26,10 +26,24 @@ pub(super) fn issue(world: &World, kind: TokenKind, address: Address) -> String 
     )
 }
 
-/// Opens a token, if it was issued by this node.
-pub(super) fn open(world: &World, token: &str) -> Option<(TokenKind, usize, Address)> {
+/// Where a connection lives.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// On this shard of this node.
+    Here(usize, Address),
+    /// On another node, or nowhere any more.
+    Elsewhere(ConnectionAddress),
+}
+
+/// Opens a token, if it was issued by this node or one that shares its key.
+pub(super) fn open(world: &World, token: &str) -> Option<(TokenKind, Place)> {
     let (kind, at) = world.settings.token_key.open(token).ok()?;
     let shard = usize::from(at.shard);
-    let known = at.node == world.settings.node_id && shard < world.lanes.len();
-    known.then_some((kind, shard, Address { slot: at.slot, generation: at.generation }))
+    let here = at.node == world.settings.node_id && shard < world.lanes.len();
+    let place = if here {
+        Place::Here(shard, Address { slot: at.slot, generation: at.generation })
+    } else {
+        Place::Elsewhere(at)
+    };
+    Some((kind, place))
 }

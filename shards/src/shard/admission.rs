@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::Shard;
-use super::connection::{Address, Closing};
+use super::connection::{Address, Closing, Output};
 use crate::limits::places::{Held, Room};
 use crate::rate::ConnectionRate;
 
@@ -147,11 +147,20 @@ impl Shard {
         }
     }
 
-    /// Ends the slowest connections, those with most waiting, where the shard has more waiting than it may. It ends as many as
-    /// bring it down to seven eighths: each look at all of them buys some time.
-    pub(super) fn shed(&mut self) {
+    /// Bytes that wait for all clients together, and how many must not be passed when some of them go: seven eighths of the
+    /// bound, since each look at all of them shall buy some time. `None` within the bound.
+    fn too_much_waiting(&self) -> Option<u64> {
         let max_bytes = self.settings.limits.max_queued_bytes;
-        if self.metrics.queue_bytes.get() <= max_bytes {
+        let waiting = self.metrics.queue_bytes.get() + self.metrics.session_bytes.get();
+        (waiting > max_bytes).then_some(max_bytes - max_bytes / 8)
+    }
+
+    /// Ends the slowest connections, those with most waiting, where the shard has more waiting than it may and most of it in
+    /// their queues.
+    pub(super) fn shed(&mut self) {
+        let Some(target_bytes) = self.too_much_waiting() else { return };
+        let stored_bytes = self.metrics.session_bytes.get();
+        if self.metrics.queue_bytes.get() < stored_bytes {
             return;
         }
         let waiting = |connection: &super::connection::Connection| connection.queued_bytes() as u64;
@@ -163,7 +172,7 @@ impl Shard {
             .collect();
         slow.sort_unstable();
         for (Reverse(bytes), slot, generation) in slow {
-            if self.metrics.queue_bytes.get() <= max_bytes - max_bytes / 8 {
+            if self.metrics.queue_bytes.get() + stored_bytes <= target_bytes {
                 return;
             }
             let Some(connection) = self.connections.get_mut(Address { slot, generation }) else { continue };
@@ -175,6 +184,30 @@ impl Shard {
             connection.closing = Closing::Now;
             connection.wake();
             self.metrics.queue_bytes.subtract(bytes);
+            self.metrics.connections_shed.add(1);
+        }
+    }
+
+    /// The same for long-polling sessions, those first whose clients have not called for longest. Not within a batch, whose
+    /// events would stay.
+    pub(super) fn shed_sessions(&mut self) {
+        let Some(target_bytes) = self.too_much_waiting() else { return };
+        let queued_bytes = self.metrics.queue_bytes.get();
+        let mut sessions: Vec<_> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(address, connection)| match &connection.output {
+                Output::Session(session) => Some((session.last_call_ms(), address.slot, address.generation)),
+                _ => None,
+            })
+            .collect();
+        sessions.sort_unstable();
+        for (_, slot, generation) in sessions {
+            let stored_bytes = self.metrics.session_bytes.get();
+            if stored_bytes + queued_bytes <= target_bytes || stored_bytes < queued_bytes {
+                return;
+            }
+            self.remove(Address { slot, generation });
             self.metrics.connections_shed.add(1);
         }
     }

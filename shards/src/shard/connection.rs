@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::session::LongPolling;
 use crate::interest::Transports;
-use crate::queue::Queue;
+use crate::queue::{Queue, SlowClient};
 use crate::tls::SharedSession;
 
 /// Marks the end of a list of deliveries.
@@ -85,8 +85,14 @@ pub struct Connection {
     pub(super) last: u32,
     /// The end of the connection.
     pub closing: Closing,
+    /// What happens if it takes its output too slowly.
+    pub slow: SlowClient,
     /// The socket took less than there was; its task waits for writability.
     pub blocked: bool,
+    /// Its client asked for the cursor of each event (WebSocket, long polling).
+    pub cursor: bool,
+    /// It catches up and gets no live events yet, see [`super::replay`].
+    pub(super) replaying: bool,
     /// The number of subscriptions that hold (for the gauge).
     pub subscriptions: u32,
     /// The request for subscriptions that counts; earlier ones are void.
@@ -104,11 +110,25 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The transport as interest names it.
+    #[must_use]
+    pub fn transport(&self) -> Transports {
+        if self.cursor && matches!(self.output, Output::WebSocket(_)) {
+            return Transports::WS_CURSOR;
+        }
+        self.output.transport()
+    }
+
     /// Bytes that wait: plaintext in the queue, and what of it is encrypted already.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        let sealed = self.tls.as_ref().map_or(0, |tls| tls.borrow().counted);
-        self.queue.as_ref().map_or(0, |queue| queue.bytes()) + sealed
+        self.queue.as_ref().map_or(0, |queue| queue.bytes()) + self.sealed_bytes()
+    }
+
+    /// Bytes that wait and are encrypted already.
+    #[must_use]
+    pub(super) fn sealed_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.borrow().counted)
     }
 
     /// Whether what is to be sent now must wait for something else.
@@ -160,7 +180,10 @@ impl Connections {
             first: END,
             last: END,
             closing: Closing::No,
+            slow: SlowClient::Disconnect,
             blocked: false,
+            cursor: false,
+            replaying: false,
             subscriptions: 0,
             ticket: 0,
             deadline_ms,

@@ -11,12 +11,15 @@ use std::sync::Arc;
 
 use super::connection::{Address, Closing, END, Output};
 use super::session::StoredEvent;
+use super::stored_text::StoredText;
 use super::{Shard, socket};
 use crate::clock;
+use crate::event::conflation_key;
 use crate::mailbox::Mail;
-use crate::queue::{Frame, SegmentHold};
+use crate::queue::{Content, Frame, SegmentHold, SlowClient};
 use crate::record::{self, Range};
 use crate::segment::Segment;
+use crate::sse;
 
 /// Bytes gathered into one send.
 const SEND_BYTES: usize = 256 * 1024;
@@ -33,9 +36,12 @@ struct BatchEvent {
     ws: Range,
     sse: Range,
     sse_chunk: Range,
+    ws_cursor: Range,
     received_us: u64,
     /// A copy of the text, made when the first long-polling session needs it.
     stored: OnceCell<StoredEvent>,
+    /// What the event is about, found when the first client that conflates needs it.
+    key: OnceCell<Option<u64>>,
 }
 
 /// One event for one connection; a link of the connection's list.
@@ -49,6 +55,7 @@ struct Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     WebSocket,
+    WebSocketCursor,
     EventStream,
     EventStreamChunk,
 }
@@ -57,6 +64,7 @@ impl BatchEvent {
     fn range(&self, encoding: Encoding) -> Range {
         match encoding {
             Encoding::WebSocket => self.ws,
+            Encoding::WebSocketCursor => self.ws_cursor,
             Encoding::EventStream => self.sse,
             Encoding::EventStreamChunk => self.sse_chunk,
         }
@@ -65,6 +73,18 @@ impl BatchEvent {
     fn bytes(&self, encoding: Encoding) -> &[u8] {
         let range = self.range(encoding);
         self.segment.bytes(range.offset, range.len)
+    }
+
+    fn key(&self, hasher: &ahash::RandomState) -> Option<u64> {
+        *self.key.get_or_init(|| {
+            let record = record::read(&self.segment, self.record);
+            let body = record.body.get();
+            if body.len > 0 {
+                conflation_key(&record.event_type, self.segment.bytes(body.offset, body.len), hasher)
+            } else {
+                conflation_key(&record.event_type, &sse::body_of(self.bytes(Encoding::EventStream)), hasher)
+            }
+        })
     }
 
     fn frame(&self, encoding: Encoding) -> Frame {
@@ -98,6 +118,19 @@ impl Shard {
                 self.flush_batch();
                 self.interest_known(ticket);
             }
+            Mail::Position(cursor) => {
+                self.position = Some(cursor);
+                self.cursor_range = Range::default();
+            }
+            Mail::Layout(layout) => self.replays.layout = layout,
+            Mail::Lost(loss) => {
+                self.flush_batch();
+                self.tell_all_of_loss(&loss);
+            }
+            Mail::Kept(kept) => {
+                self.flush_batch();
+                self.kept(*kept);
+            }
         }
         if self.batch.deliveries.len() >= BATCH_DELIVERIES {
             self.flush_batch();
@@ -106,8 +139,17 @@ impl Shard {
 
     fn next_segment(&mut self, segment: Arc<Segment>) {
         let number = segment.number();
+        if self.cursor_range.len > 0 {
+            self.position = self.current_cursor().map(Arc::from);
+            self.cursor_range = Range::default();
+        }
+        self.replays.floor = self.place();
+        self.last_record = None;
         if let Some(current) = self.segment.replace(Rc::new(segment)) {
             self.older_segments.push_back(Rc::downgrade(&current));
+        }
+        if let Some(segment) = &self.segment {
+            self.replays.follow(segment);
         }
         self.older_segments.retain(|older| older.strong_count() > 0);
         if self.older_segments.len() > OLDER_SEGMENTS {
@@ -123,6 +165,11 @@ impl Shard {
         let Some(segment) = self.segment.clone() else { return };
         self.metrics.events_received.add(1);
         let record = record::read(&segment, range);
+        self.last_record = Some(range);
+        let cursor = record.cursor.get();
+        if cursor.len > 0 {
+            self.cursor_range = cursor;
+        }
         let mut matched = std::mem::take(&mut self.batch.matched);
         self.index.matches(&record.event_type, record, &mut matched);
         if !matched.is_empty() {
@@ -139,8 +186,10 @@ impl Shard {
                 ws,
                 sse,
                 sse_chunk,
+                ws_cursor: record.ws_cursor.get(),
                 received_us,
                 stored: OnceCell::new(),
+                key: OnceCell::new(),
             });
         }
         self.batch.matched = matched;
@@ -182,6 +231,7 @@ impl Shard {
         batch.deliveries.clear();
         batch.gathered_encoding = None;
         self.batch = batch;
+        self.shed_sessions();
     }
 
     fn flush_connection(&mut self, slot: u32, batch: &mut Batch) {
@@ -199,9 +249,10 @@ impl Shard {
         }
         let address = Address { slot, generation: connection.generation };
         let waiting = connection.is_waiting();
+        let web_socket = if connection.cursor { Encoding::WebSocketCursor } else { Encoding::WebSocket };
         match connection.output {
-            Output::WebSocket(_) if !waiting => self.send_run(address, Encoding::WebSocket, batch),
-            Output::WebSocket(_) => self.queue_run(slot, Encoding::WebSocket, batch, 0, 0),
+            Output::WebSocket(_) if !waiting => self.send_run(address, web_socket, batch),
+            Output::WebSocket(_) => self.queue_run(slot, web_socket, batch, 0, 0),
             Output::EventStream { chunked, .. } => {
                 let encoding = if chunked { Encoding::EventStreamChunk } else { Encoding::EventStream };
                 if waiting {
@@ -217,9 +268,14 @@ impl Shard {
                     let record = record::read(&event.segment, event.record);
                     let stored = event.stored.get_or_init(|| {
                         let body = record.body.get();
-                        String::from_utf8_lossy(event.segment.bytes(body.offset, body.len)).into()
+                        StoredText::new(
+                            String::from_utf8_lossy(event.segment.bytes(body.offset, body.len)),
+                            &self.metrics,
+                        )
                     });
-                    self.store_event(address, &record.id, stored);
+                    let cursor = record.cursor.get();
+                    let cursor = event.segment.bytes(cursor.offset, cursor.len);
+                    self.store_event(address, &record.id, stored, std::str::from_utf8(cursor).unwrap_or_default());
                 }
             }
             Output::Http => {}
@@ -304,10 +360,13 @@ impl Shard {
 
     /// Queues the run from `from` on; `sent` bytes of its first frame are out.
     fn queue_run(&mut self, slot: u32, encoding: Encoding, batch: &Batch, from: usize, mut sent: usize) {
+        let slow = self.connections.at(slot).map(|connection| connection.slow);
         for &event in &batch.run[from..] {
-            let frame = batch.events[event as usize].frame(encoding);
+            let event = &batch.events[event as usize];
+            let frame = event.frame(encoding);
             if frame.bytes().len() > sent {
-                self.enqueue(slot, frame, sent);
+                let key = if slow == Some(SlowClient::Conflate) { event.key(&self.keys) } else { None };
+                self.enqueue(slot, frame, sent, Content::Event(key));
             }
             sent = 0;
         }

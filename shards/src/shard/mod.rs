@@ -2,42 +2,50 @@
 //! them. Sockets are plain descriptors that are sent to without blocking; time is passed in.
 //!
 //! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
-//! (how a batch of events becomes one send per connection), `session` (long polling), then `identity` (whose connection it is).
+//! (how a batch of events becomes one send per connection), `session` (long polling), `identity` (whose connection it is), then
+//! `replay` and `resume` (clients that come back).
 
 pub mod admission;
 pub mod connection;
 mod delivery;
-mod flush;
+mod drain;
+mod heartbeat;
 pub mod identity;
+mod output;
 pub mod own_events;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
+mod resume;
 mod sealed;
 #[cfg(test)]
 mod sealed_tests;
 pub mod session;
 pub(crate) mod socket;
+pub mod stored_text;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tidegate_reactive::wheel::TimerWheel;
 
 use self::admission::Admission;
 use self::connection::{Address, Closing, Connections, Output};
 use self::delivery::Batch;
+use self::drain::Drain;
 use self::identity::Identities;
+use self::replay::Replays;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
-use crate::interest::Transports;
 use crate::metrics::ShardMetrics;
 use crate::publisher::InterestLane;
-use crate::queue::{Frame, Queue, SegmentHold};
+use crate::queue::SegmentHold;
+use crate::record::Range;
+use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
-use crate::sse;
-use crate::ws::close_code;
 use crate::ws::encode::{self, OpCode};
 
 /// Ends a chunked event stream (RFC 9112 section 7.1).
@@ -78,7 +86,18 @@ pub struct Shard {
     /// Where bytes are encrypted before they are sent; used again for every send.
     sealed: Vec<u8>,
     segment: Option<SegmentHold>,
+    /// The last record of `segment` that was taken.
+    last_record: Option<Range>,
+    /// The cursor of the last record of `segment` that has one, where that is newer than `position`.
+    cursor_range: Range,
+    /// A cursor that stands for all that was taken when it came.
+    position: Option<Arc<str>>,
+    replays: Replays,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+    /// Hashes what events are about, for clients that conflate.
+    keys: ahash::RandomState,
+    /// The node is about to end.
+    drain: Option<Box<Drain>>,
 }
 
 impl Shard {
@@ -109,8 +128,19 @@ impl Shard {
             cork: None,
             sealed: Vec::new(),
             segment: None,
+            last_record: None,
+            cursor_range: Range::default(),
+            position: None,
+            replays: Replays::default(),
             older_segments: std::collections::VecDeque::new(),
+            keys: ahash::RandomState::new(),
+            drain: None,
         }
+    }
+
+    /// Who reads events again that are in the ring no more.
+    pub fn set_replay_source(&mut self, source: Option<Arc<dyn ReplaySource>>) {
+        self.replays.source = source;
     }
 
     /// The connections.
@@ -202,6 +232,7 @@ impl Shard {
         };
         if let Some((timer, after_ms)) = timer {
             self.wheel.insert(now_ms + after_ms, key(address, timer));
+            self.drain_later(address);
         }
         self.cork = Some((address.slot, greeting));
         let data = own_events::connection_create_data(token);
@@ -218,6 +249,9 @@ impl Shard {
     /// Ends the connection's existence; its task has closed, or is about to close, the socket.
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
+        if connection.replaying {
+            self.forget_replay(address.slot);
+        }
         self.cork.take_if(|(slot, _)| *slot == address.slot);
         self.leave_place(address);
         self.identities.forget(address.slot);
@@ -264,16 +298,17 @@ impl Shard {
         self.send(address, frame.into());
     }
 
-    /// Tells every stream's client that the node goes away, and ends the streams once that is sent.
-    pub fn finish_all(&mut self) {
-        let streams: Vec<_> = self
+    /// Tells every client at once that the node goes away, and ends the connections once that is sent.
+    pub fn finish_all(&mut self, now_ms: u64) {
+        self.start_drain(0, now_ms);
+        let requests: Vec<_> = self
             .connections
             .iter_mut()
-            .filter(|(_, connection)| connection.output.transport() != Transports::LONG_POLLING)
+            .filter(|(_, connection)| matches!(connection.output, Output::Http))
             .map(|(address, _)| address)
             .collect();
-        for address in streams {
-            self.finish(address, Some(close_code::GOING_AWAY), "The gateway is shutting down.");
+        for address in requests {
+            self.close(address, Closing::AfterFlush);
         }
     }
 
@@ -290,119 +325,6 @@ impl Shard {
         }
     }
 
-    /// Sends one of Tidegate's own events.
-    fn send_own_event(&mut self, address: Address, event_type: &str, data: &str) {
-        let Some(connection) = self.connections.get(address) else { return };
-        if connection.closing != Closing::No {
-            return;
-        }
-        let body = own_events::encode(event_type, data);
-        let mut bytes = Vec::with_capacity(body.len() + 64);
-        match &connection.output {
-            Output::WebSocket(_) => {
-                encode::append_header(OpCode::Text, body.len(), &mut bytes);
-                bytes.extend_from_slice(body.as_bytes());
-            }
-            Output::EventStream { chunked: true, .. } => {
-                let mut event = Vec::with_capacity(body.len() + 64);
-                sse::append_event(event_type, None, body.as_bytes(), &mut event);
-                bytes.extend_from_slice(format!("{:x}\r\n", event.len()).as_bytes());
-                bytes.extend_from_slice(&event);
-                bytes.extend_from_slice(b"\r\n");
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(event_type, None, body.as_bytes(), &mut bytes);
-            }
-            Output::Session(_) => return self.store_own_event(address, body),
-            Output::Http => return,
-        }
-        self.send(address, bytes.into());
-    }
-
-    /// Sends bytes of this connection alone, after what waits.
-    pub fn send(&mut self, address: Address, bytes: Bytes) {
-        if let Some((slot, cork)) = &mut self.cork
-            && *slot == address.slot
-        {
-            cork.extend_from_slice(&bytes);
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        let waiting = connection.is_waiting();
-        let sent = match connection.output.fd() {
-            Some(_) if !waiting && connection.tls.is_some() => match self.send_sealed(address, &bytes) {
-                Ok(_) => return,
-                Err(_) => return self.close(address, Closing::Now),
-            },
-            Some(fd) if !waiting => match socket::send(fd, &bytes) {
-                Ok(sent) => {
-                    self.metrics.sends.add(1);
-                    self.metrics.sent_bytes.add(sent as u64);
-                    sent
-                }
-                Err(_) => return self.close(address, Closing::Now),
-            },
-            _ => 0,
-        };
-        if sent < bytes.len() {
-            self.enqueue(address.slot, Frame::Owned(bytes), sent);
-        }
-    }
-
-    /// Sends a control frame ahead of the data that waits.
-    pub fn send_control(&mut self, address: Address, bytes: Bytes) {
-        let Some(connection) = self.connections.get_mut(address) else { return };
-        match connection.queue.as_mut().filter(|queue| !queue.is_empty()) {
-            Some(queue) => {
-                self.metrics.queue_bytes.add(bytes.len() as u64);
-                queue.push_control(bytes);
-                self.enforce_bound(address.slot);
-                self.shed();
-            }
-            None => self.send(address, bytes),
-        }
-    }
-
-    /// Queues a frame of which `sent` bytes are out.
-    fn enqueue(&mut self, slot: u32, frame: Frame, sent: usize) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.closing == Closing::Now {
-            // Nobody will send it; the rest of a batch must not pile up behind the bound.
-            return;
-        }
-        let queue = connection.queue.get_or_insert_with(|| Box::new(Queue::default()));
-        let before = queue.bytes();
-        queue.push(frame, sent);
-        self.metrics.queue_bytes.add((queue.bytes() - before) as u64);
-        connection.blocked = connection.output.fd().is_some();
-        connection.wake();
-        self.enforce_bound(slot);
-        self.shed();
-    }
-
-    /// Ends a connection that has more waiting than it may.
-    fn enforce_bound(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.queued_bytes() > self.settings.max_queue_bytes && connection.closing != Closing::Now {
-            connection.closing = Closing::Now;
-            connection.wake();
-            self.metrics.connections_slow.add(1);
-        }
-    }
-
-    /// Takes the next frame of a pulled event stream.
-    pub fn pull(&mut self, address: Address) -> Option<Bytes> {
-        let connection = self.connections.get_mut(address)?;
-        let frame = connection.queue.as_mut()?.pop()?;
-        let bytes = match frame {
-            Frame::Owned(bytes) => bytes,
-            shared @ Frame::Shared(..) => Bytes::copy_from_slice(shared.bytes()),
-        };
-        self.metrics.queue_bytes.subtract(bytes.len() as u64);
-        self.metrics.sent_bytes.add(bytes.len() as u64);
-        Some(bytes)
-    }
-
     /// Lets time pass: heartbeats, ends of waits, deadlines.
     pub fn tick(&mut self, now_ms: u64) {
         let mut due = std::mem::take(&mut self.due);
@@ -411,7 +333,9 @@ impl Shard {
             self.timer(key, now_ms);
         }
         self.due = due;
+        self.resume_parked(now_ms);
         self.end_killed_sessions(now_ms);
+        self.drain_step(now_ms);
     }
 
     fn timer(&mut self, key: u64, now_ms: u64) {
@@ -435,20 +359,6 @@ impl Shard {
             self.poll_timer(address, now_ms);
         } else if same(Timer::Token) {
             self.token_timer(address, now_ms);
-        }
-    }
-
-    fn heartbeat(&mut self, address: Address) {
-        let Some(connection) = self.connections.get(address) else { return };
-        match connection.output {
-            Output::WebSocket(_) => self.send_control(address, Bytes::from_static(encode::PING)),
-            Output::EventStream { chunked: true, .. } => {
-                self.send_control(address, Bytes::from_static(HEARTBEAT_CHUNK));
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                self.send_control(address, Bytes::from_static(sse::HEARTBEAT));
-            }
-            Output::Http | Output::Session(_) => {}
         }
     }
 }

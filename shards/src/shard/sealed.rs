@@ -95,6 +95,9 @@ impl Shard {
             }
             let sent = socket::send(fd, session.waiting())?;
             if sent > 0 {
+                if let Some(queue) = connection.queue.as_mut() {
+                    queue.note_progress();
+                }
                 self.metrics.sends.add(1);
                 self.metrics.sent_bytes.add(sent as u64);
             }

@@ -16,7 +16,7 @@ use crate::publisher::InterestLane;
 use crate::subscription::{CompiledSubscription, Subscription, compile, echo};
 
 /// Who waits for a set of subscriptions to come into force.
-type SetReply = oneshot::Sender<SetOutcome>;
+pub(super) type SetReply = oneshot::Sender<SetOutcome>;
 
 /// A set of subscriptions that waits for ingress.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Requests {
     ingress_bell: Bell,
     interest: HashMap<Box<str>, TypeInterest, RandomState>,
     waiting: HashMap<u64, Request, RandomState>,
-    last_ticket: u64,
+    pub(super) last_ticket: u64,
 }
 
 impl Requests {
@@ -54,6 +54,40 @@ impl Requests {
 
     fn tell(&self, change: InterestChange) {
         self.lane.push(change);
+    }
+
+    /// Asks ingress for these types and for what is kept of them.
+    pub(super) fn ask(&self, shard: usize, event_types: Box<[Box<str>]>, transports: Transports, ticket: u64) {
+        self.tell(InterestChange::Resume { shard, event_types, transports, ticket });
+        self.ingress_bell.ring();
+    }
+
+    /// Keeps ingress from being told that nobody wants these types, until [`Self::release`].
+    pub(super) fn hold(&mut self, event_types: &[Box<str>]) {
+        for event_type in event_types {
+            match self.interest.get_mut(event_type) {
+                Some(entry) => entry.requested += 1,
+                None => self.interest.entry(event_type.clone()).or_default().requested = 1,
+            }
+        }
+    }
+
+    /// Ends [`Self::hold`].
+    pub(super) fn release(&mut self, event_types: &[Box<str>]) {
+        for event_type in event_types {
+            if let Some(entry) = self.interest.get_mut(event_type) {
+                entry.requested = entry.requested.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Ingress knows these types on these transports.
+    pub(super) fn known(&mut self, event_types: &[Box<str>], transports: Transports) {
+        for event_type in event_types {
+            if let Some(entry) = self.interest.get_mut(event_type) {
+                entry.known = entry.known.union(transports);
+            }
+        }
     }
 }
 
@@ -98,7 +132,7 @@ impl Shard {
         reply: Option<SetReply>,
     ) {
         let Some(connection) = self.connections.get_mut(address) else { return };
-        let transport = connection.output.transport();
+        let transport = connection.transport();
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         connection.ticket = ticket;
@@ -134,7 +168,7 @@ impl Shard {
         if request.unknown == 0
             && let Some(request) = self.requests.waiting.remove(&ticket)
         {
-            let transport = self.connections.get(request.address).map(|connection| connection.output.transport());
+            let transport = self.connections.get(request.address).map(|connection| connection.transport());
             for event_type in &request.types {
                 if let (Some(transport), Some(entry)) = (transport, self.requests.interest.get_mut(event_type)) {
                     entry.known = entry.known.union(transport);
@@ -154,8 +188,14 @@ impl Shard {
                 self.metrics.subscriptions.subtract(u64::from(connection.subscriptions));
                 connection.subscriptions = u32::try_from(subscriptions.len()).unwrap_or(u32::MAX);
                 self.metrics.subscriptions.add(u64::from(connection.subscriptions));
-                vacated = self.index.set(address.slot, subscriptions).removed;
-                self.send_own_event(address, own_events::SUBSCRIPTIONS_SET, &echo);
+                if connection.replaying {
+                    self.replace_replaying(address, subscriptions, &types);
+                    self.send_own_event(address, own_events::SUBSCRIPTIONS_SET, &echo);
+                } else {
+                    vacated = self.index.set(address.slot, subscriptions).removed;
+                    let cursor = self.current_cursor().unwrap_or_default().to_owned();
+                    self.send_own_event_at(address, own_events::SUBSCRIPTIONS_SET, &echo, &cursor);
+                }
             }
         }
         for event_type in &types {
@@ -176,7 +216,7 @@ impl Shard {
     }
 
     /// Tells ingress of the types that nobody here wants any more.
-    fn give_up<'a>(&mut self, types: impl Iterator<Item = &'a Box<str>>) {
+    pub(super) fn give_up<'a>(&mut self, types: impl Iterator<Item = &'a Box<str>>) {
         for event_type in types {
             let unused = self.requests.interest.get(event_type).is_some_and(|entry| entry.requested == 0);
             if unused && !self.index.has_type(event_type) {

@@ -219,6 +219,43 @@ fn a_shard_with_too_much_waiting_ends_the_slowest_and_frees_their_memory_at_once
 }
 
 #[test]
+fn sessions_that_keep_too_much_end_those_first_that_were_not_called_for_longest() {
+    let limits = LimitSettings { max_queued_bytes: 100_000, ..LimitSettings::default() };
+    let mut rig = Rig::new(ShardSettings { limits, ..settings() });
+    let sessions: Vec<_> = ["a", "b", "shared", "shared"]
+        .iter()
+        .zip([30, 10, 20, 40])
+        .map(|(event_type, called_ms)| {
+            let output = Output::Session(Box::new(LongPolling::new(called_ms)));
+            let address = rig.shard.open_detached(output, |_| "token".to_owned(), 0);
+            let list = parse_list(&format!(r#"[{{"eventType":"{event_type}"}}]"#)).unwrap();
+            rig.shard.set_subscriptions(address, &list, None);
+            rig.shard.opened(address);
+            address
+        })
+        .collect();
+    rig.turn();
+    let own_bytes = rig.shard.metrics().session_bytes.get();
+    rig.publish("shared", "1", 20_000);
+    rig.turn();
+    let shared_bytes = rig.shard.metrics().session_bytes.get() - own_bytes;
+    assert!((20_000..20_200).contains(&shared_bytes), "two sessions keep one text: {shared_bytes}");
+    rig.publish("a", "2", 20_000);
+    rig.publish("b", "3", 40_000);
+    rig.turn();
+    assert_eq!(rig.shard.connections().len(), 4);
+    rig.publish("a", "4", 20_000);
+    rig.turn();
+    let live: Vec<_> = sessions.iter().map(|address| rig.shard.connections().get(*address).is_some()).collect();
+    assert_eq!(live, [true, false, true, true], "the one called at 10 goes, and that is enough");
+    assert_eq!(rig.shard.metrics().connections_shed.get(), 1);
+    for address in sessions {
+        rig.shard.remove(address);
+    }
+    assert_eq!(rig.shard.metrics().session_bytes.get(), 0);
+}
+
+#[test]
 fn every_connection_takes_a_place_of_the_node_until_it_goes() {
     let limits = LimitSettings { places: Arc::new(Places::new(2, 1)), ..LimitSettings::default() };
     let places = Arc::clone(&limits.places);
@@ -258,10 +295,10 @@ fn a_type_is_given_up_when_its_last_subscriber_goes() {
     rig.turn();
     rig.shard.remove(first);
     rig.turn();
-    assert!(rig.publisher.wants("a"));
+    assert!(rig.publisher.has_subscribers("a"));
     rig.shard.remove(second);
     rig.turn();
-    assert!(!rig.publisher.wants("a"));
+    assert!(!rig.publisher.has_subscribers("a"));
     assert_eq!(rig.shard.metrics().subscriptions.get(), 0);
 }
 
@@ -272,7 +309,7 @@ fn a_connection_that_goes_before_its_subscriptions_are_in_force_leaves_no_intere
     rig.shard.remove(address);
     rig.turn();
     rig.turn();
-    assert!(!rig.publisher.wants("a"));
+    assert!(!rig.publisher.has_subscribers("a"));
 }
 
 #[test]
@@ -288,7 +325,7 @@ fn the_later_of_two_requests_for_subscriptions_counts() {
     rig.turn();
     assert_eq!(outcome.try_recv(), Ok(Some(SetOutcome::InForce)));
     assert_eq!(received(&mut client).matches("subscriptions_set").count(), 2, "one event: its type in line and data");
-    assert!(rig.publisher.wants("known") && !rig.publisher.wants("unknown"));
+    assert!(rig.publisher.has_subscribers("known") && !rig.publisher.has_subscribers("unknown"));
 }
 
 #[test]
@@ -372,8 +409,74 @@ fn a_stopping_shard_says_goodbye_on_every_stream() {
     let (events, _a, mut event_client) = rig.stream("[]", |fd| Output::EventStream { fd, chunked: true });
     let (socket, _b, mut socket_client) = rig.stream("[]", Output::WebSocket);
     received(&mut socket_client);
-    rig.shard.finish_all();
+    rig.shard.finish_all(0);
     assert!(received(&mut event_client).into_bytes().ends_with(LAST_CHUNK));
-    assert!(received(&mut socket_client).contains("shutting down"));
+    assert!(received(&mut socket_client).contains("restarted"));
     assert_eq!((rig.closing(events), rig.closing(socket)), (Closing::AfterFlush, Closing::AfterFlush));
+}
+
+#[test]
+fn a_draining_shard_moves_its_connections_one_after_the_other() {
+    let mut rig = Rig::new(settings());
+    let streams: Vec<_> = (0..4).map(|_| rig.event_stream("[]")).collect();
+    let moved = |rig: &mut Rig| streams.iter().filter(|(at, ..)| rig.closing(*at) == Closing::AfterFlush).count();
+    rig.shard.start_drain(30_000, 1_000);
+    assert_eq!(moved(&mut rig), 1);
+    for (now_ms, expected) in [(1_049, 1), (1_050, 2), (1_100, 3), (1_150, 4)] {
+        rig.shard.tick(now_ms);
+        assert_eq!(moved(&mut rig), expected, "at {now_ms} ms");
+    }
+    for (_, _, mut client) in streams {
+        let text = received(&mut client);
+        let (_, retry) = text.rsplit_once("\n\nretry: ").expect("a time to come back");
+        assert!(retry.trim_end().parse::<u64>().is_ok() && retry.ends_with("\n\n"), "{retry:?}");
+    }
+    let (late, _ours, _client) = rig.event_stream("[]");
+    rig.shard.tick(1_200);
+    assert_eq!(rig.closing(late), Closing::AfterFlush, "what begins during the drain is moved too");
+}
+
+#[test]
+fn a_draining_shard_answers_the_calls_that_wait_and_keeps_what_was_not_fetched() {
+    let mut rig = Rig::new(settings());
+    let open = |rig: &mut Rig| {
+        let output = Output::Session(Box::new(LongPolling::new(0)));
+        let address = rig.shard.open_detached(output, |_| "token".to_owned(), 0);
+        rig.shard.set_subscriptions(address, &parse_list(r#"[{"eventType":"greeting"}]"#).unwrap(), None);
+        rig.shard.opened(address);
+        rig.turn();
+        rig.turn();
+        address
+    };
+    let poll = |rig: &mut Rig, address, last: &str, now_ms| -> Option<PollAnswer> {
+        let (reply, mut answer) = oneshot::channel();
+        rig.shard.poll(address, last.to_owned(), reply, now_ms);
+        answer.try_recv().ok().flatten()
+    };
+    let (waits, away) = (open(&mut rig), open(&mut rig));
+    let last = poll(&mut rig, waits, "first_event", 10).expect("its own events").last_event_id;
+    let (reply, mut waiting) = oneshot::channel();
+    rig.shard.poll(waits, last.clone(), reply, 20);
+    rig.shard.start_drain(0, 30);
+    let answer = waiting.try_recv().unwrap().expect("answered at once");
+    assert_eq!(answer.last_event_id, last);
+    assert!(rig.shard.connections().get(waits).is_none(), "its client has everything");
+    rig.publish("greeting", "7", 0);
+    rig.turn();
+    let answer = poll(&mut rig, away, "first_event", 40).expect("the last call is answered at once");
+    assert_eq!(answer.last_event_id, "7");
+    assert!(rig.shard.connections().get(away).is_none(), "its client goes elsewhere");
+}
+
+#[test]
+fn a_session_whose_client_does_not_come_back_does_not_hold_up_the_drain() {
+    let mut rig = Rig::new(settings());
+    let output = Output::Session(Box::new(LongPolling::new(0)));
+    let address = rig.shard.open_detached(output, |_| "token".to_owned(), 0);
+    rig.shard.opened(address);
+    rig.shard.start_drain(0, 100);
+    rig.shard.tick(10_000);
+    assert!(rig.shard.connections().get(address).is_some());
+    rig.shard.tick(10_200);
+    assert!(rig.shard.connections().get(address).is_none());
 }

@@ -15,6 +15,8 @@ pub mod close_code {
     pub const GOING_AWAY: u16 = 1001;
     /// The client broke the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
+    /// The server is restarted: connect again (registered by IANA, RFC 6455 section 11.7).
+    pub const SERVICE_RESTART: u16 = 1012;
     /// A text that is not UTF-8.
     pub const INVALID_PAYLOAD: u16 = 1007;
     /// The client may not stay.

@@ -1,14 +1,19 @@
 //! One node: ingress's publisher, the lanes, and shards; driven step by step.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tidegate_shards::bell::Bell;
+use tidegate_shards::cursor::{ResumeFrom, Vector};
 use tidegate_shards::event::{EventLimits, decode_structured};
 use tidegate_shards::extractor::Extractors;
+use tidegate_shards::interest::Transports;
 use tidegate_shards::mailbox::{Inbox, lanes};
 use tidegate_shards::metrics::ShardMetrics;
 use tidegate_shards::publisher::{InterestLane, Position, Publisher};
+use tidegate_shards::record::{self, Scratch};
+use tidegate_shards::replay::{self, Joined, ReplayLane, ReplayRequest, ReplaySource, Replayed};
+use tidegate_shards::segment::SegmentWriter;
 use tidegate_shards::settings::ShardSettings;
 use tidegate_shards::shard::Shard;
 use tidegate_shards::shard::connection::{Address, Closing, Output};
@@ -17,17 +22,36 @@ use tidegate_shards::subscription::parse_list;
 /// Bytes that may wait for one client: a few dozen events.
 pub(crate) const MAX_QUEUE_BYTES: usize = 6_000;
 /// One event, framed, is never larger.
-pub(crate) const MAX_FRAME_BYTES: usize = 1_000;
+pub(crate) const MAX_FRAME_BYTES: usize = 1_500;
 const SEGMENT_BYTES: usize = 4_096;
 const HISTORY_BYTES: usize = 32_768;
 
 /// The log that all nodes read: the texts of the events by partition and offset.
 pub(crate) type Log = Vec<Vec<String>>;
 
+/// What shards want to have read again.
+#[derive(Debug, Default)]
+struct Asked(Mutex<Vec<ReplayRequest>>);
+
+impl ReplaySource for Asked {
+    fn request(&self, request: ReplayRequest) {
+        self.0.lock().unwrap().push(request);
+    }
+}
+
+/// The lane through which events that were read again reach a shard.
+struct Again {
+    lane: ReplayLane,
+    replayed: rtrb::Consumer<Replayed>,
+}
+
 /// A node that runs.
 pub(crate) struct Node {
     publisher: Publisher,
     shards: Vec<(Shard, Inbox)>,
+    again: Vec<Again>,
+    asked: Arc<Asked>,
+    segments: u64,
     /// The next offset of each partition.
     pub(crate) next: Vec<u64>,
     extractors: Arc<Extractors>,
@@ -50,17 +74,30 @@ impl Node {
         });
         let interest = InterestLane::default();
         let bell = Bell::new().unwrap();
-        let (mut event_lanes, mut all) = (Vec::new(), Vec::new());
+        let (mut event_lanes, mut all, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let asked = Arc::<Asked>::default();
         for number in 0..shards {
             let (events, _control, inbox) = lanes(mailbox_events);
             event_lanes.push(events);
             let metrics = Arc::<ShardMetrics>::default();
             let interest = Arc::clone(&interest);
-            all.push((Shard::new(number, Arc::clone(&settings), metrics, interest, bell.clone(), now_ms), inbox));
+            let (lane, replayed) = replay::lane(&inbox.waker);
+            again.push(Again { lane, replayed });
+            let mut shard = Shard::new(number, Arc::clone(&settings), metrics, interest, bell.clone(), now_ms);
+            shard.set_replay_source(Some(Arc::clone(&asked) as Arc<dyn ReplaySource>));
+            all.push((shard, inbox));
+        }
+        let mut publisher = Publisher::new(event_lanes, interest, SEGMENT_BYTES, HISTORY_BYTES);
+        publisher.positions().name_source(0, "events", 7);
+        for (partition, events) in log.iter().enumerate() {
+            publisher.positions().start(partition as u32, 0, partition as u32, events.len() as u64);
         }
         Self {
-            publisher: Publisher::new(event_lanes, interest, SEGMENT_BYTES, HISTORY_BYTES),
+            publisher,
             shards: all,
+            again,
+            asked,
+            segments: 0,
             next: log.iter().map(|partition| partition.len() as u64).collect(),
             extractors: Arc::clone(extractors),
         }
@@ -82,6 +119,8 @@ impl Node {
                 if self.publisher.publish(&event, position, 0).is_err() {
                     break;
                 }
+            } else {
+                self.publisher.positions().advance(partition as u32, offset + 1);
             }
             self.next[partition] += 1;
         }
@@ -98,6 +137,44 @@ impl Node {
         shard.flush_batch();
     }
 
+    /// One pass over the log for all clients of a shard that have asked; then the shard takes what it brings.
+    pub(crate) fn catch_up(&mut self, number: usize, log: &Log) {
+        let mut waiting = self.asked.0.lock().unwrap();
+        let requests: Vec<ReplayRequest> = waiting.extract_if(.., |request| request.shard == number).collect();
+        drop(waiting);
+        if !requests.is_empty() {
+            self.read_again(number, log, &requests);
+        }
+        let shard = &mut self.shards[number].0;
+        shard.take_replayed(&mut self.again[number].replayed);
+        shard.walk_on();
+    }
+
+    fn read_again(&mut self, number: usize, log: &Log, requests: &[ReplayRequest]) {
+        let push = |entry| assert!(self.again[number].lane.push(entry).is_ok(), "the lane is larger than any log here");
+        let mut push = push;
+        let joined = |request: &ReplayRequest| Joined { address: request.address, from: None, losses: Vec::new() };
+        push(Replayed::Begin(requests.iter().map(joined).collect()));
+        let mut writer = SegmentWriter::new(self.segments, 1 << 20);
+        self.segments += 1;
+        push(Replayed::Segment(Arc::clone(writer.segment())));
+        let mut scratch = Scratch::default();
+        let mut ends = Vec::new();
+        for (partition, events) in log.iter().enumerate() {
+            let from = requests.iter().map(|request| request.from[partition]).min().unwrap();
+            let to = requests.iter().map(|request| request.to[partition]).max().unwrap();
+            for offset in from..to {
+                let text = &events[offset as usize];
+                let event = decode_structured(text.as_bytes(), &self.extractors, &EventLimits::default()).unwrap();
+                let position = Position { partition: partition as u32, offset };
+                let range = record::write(&mut writer, &event, position, "", 0, Transports::NONE, &mut scratch);
+                push(Replayed::Event(range.expect("the segment is larger than any log here")));
+            }
+            ends.push(to);
+        }
+        push(Replayed::Done(Vector::new(ends)));
+    }
+
     pub(crate) fn tick(&mut self, now_ms: u64) {
         for (shard, _) in &mut self.shards {
             shard.tick(now_ms);
@@ -105,10 +182,14 @@ impl Node {
     }
 
     /// Opens an event stream whose frames are pulled.
-    pub(crate) fn open(&mut self, shard: usize, subscriptions: &str, _cursor: Option<&str>, now_ms: u64) -> Address {
+    pub(crate) fn open(&mut self, shard: usize, subscriptions: &str, cursor: Option<&str>, now_ms: u64) -> Address {
         let shard = &mut self.shards[shard].0;
         let address = shard.open_detached(Output::Pulled, |_| "token".to_owned(), now_ms);
-        shard.set_subscriptions(address, &parse_list(subscriptions).unwrap(), None);
+        let list = parse_list(subscriptions).unwrap();
+        match cursor {
+            Some(cursor) => shard.resume(address, &list, ResumeFrom::parse(cursor), None),
+            None => shard.set_subscriptions(address, &list, None),
+        }
         shard.opened(address);
         address
     }

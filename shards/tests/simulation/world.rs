@@ -129,7 +129,8 @@ impl World {
             }
             chance if chance < 150 => self.write(),
             chance if chance < 400 => self.ingest(node),
-            chance if chance < 650 => self.take_mail(node),
+            chance if chance < 600 => self.take_mail(node),
+            chance if chance < 650 => self.catch_up(node),
             chance if chance < 900 => {
                 let client = self.dice.below(self.clients.len());
                 self.visit(client);
@@ -171,6 +172,13 @@ impl World {
         let (shard, most) = (self.dice.below(self.shards), self.dice.between(1, 16));
         if let Some(node) = &mut self.nodes[node] {
             node.take_mail(shard, most);
+        }
+    }
+
+    fn catch_up(&mut self, node: usize) {
+        let shard = self.dice.below(self.shards);
+        if let Some(node) = &mut self.nodes[node] {
+            node.catch_up(shard, &self.log);
         }
     }
 
@@ -266,7 +274,11 @@ impl World {
             for partition in 0..self.log.len() {
                 node.ingest(&self.log, partition, usize::MAX);
             }
-            (0..self.shards).for_each(|shard| node.take_mail(shard, usize::MAX));
+            for shard in 0..self.shards {
+                node.take_mail(shard, usize::MAX);
+                node.catch_up(shard, &self.log);
+                node.take_mail(shard, usize::MAX);
+            }
             node.check_empty();
         }
     }
@@ -293,6 +305,7 @@ impl World {
             for shard in 0..self.shards {
                 if let Some(node) = &mut self.nodes[place] {
                     node.take_mail(shard, 8);
+                    node.catch_up(shard, &self.log);
                 }
             }
         }

@@ -31,7 +31,7 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
     let keeper = Arc::new(Keeper { kept: Mutex::default(), answer });
     let api = Api {
         access: Access::default(),
-        health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None },
+        health: Health { ping: Arc::new(|_| oneshot::channel().1), shards: 0, kafka: None, draining: Arc::default() },
         metrics: None,
         apis: apis_in_memory(),
         blacklist: Blacklist::open(&BlacklistSources { kafka: None, state_dir: None }).expect("nothing to read"),
@@ -40,6 +40,7 @@ fn call(request: Builder, body: &'static str, answer: Result<(), SubmitError>) -
             correlator: Correlator::new(CorrelationKey::derive_from(b"secret"), 1 << 16, 0),
             answers: Answers::default(),
             metrics: Arc::new(ReplyMetrics::new(&[])),
+            nodes: None,
         },
         limits: EventLimits { max_depth: 128, max_body_bytes: 1_000 },
     };

@@ -2,5 +2,6 @@
 
 mod buying;
 mod chromium;
+mod devices;
 mod process;
 mod shop;

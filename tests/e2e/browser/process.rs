@@ -32,6 +32,11 @@ impl Shop {
         format!("http://{}/?transport={transport}", self.address)
     }
 
+    /// The same shop, but its seats are bought through another gateway.
+    pub(super) fn through(self, gateway: &Gateway) -> Self {
+        Self { gateway: gateway.inbound(), ..self }
+    }
+
     /// Buys a seat, as another viewer's page would.
     pub(super) fn buy(self, seat: &str, name: &str) -> Response {
         let body = json!({ "buyer": format!("id-of-{name}"), "name": name });
@@ -125,11 +130,18 @@ impl Drop for ShopProcess {
 }
 
 /// Restarts a gateway on the ports it had, as an operator would after a crash; `meanwhile` happens while it is away.
-pub(super) fn restart(mut gateway: Gateway, meanwhile: impl FnOnce()) -> Gateway {
+pub(super) fn restart(gateway: Gateway, meanwhile: impl FnOnce()) -> Gateway {
+    restart_with(gateway, &[EXTRACTORS], meanwhile)
+}
+
+/// The same for a gateway with these settings.
+pub(super) fn restart_with(mut gateway: Gateway, settings: &[(&str, &str)], meanwhile: impl FnOnce()) -> Gateway {
     let ports = [gateway.inbound(), gateway.internal()].map(|address| address.port().to_string());
     gateway.kill();
     meanwhile();
-    Gateway::with(&[("INBOUND_PORT", &ports[0]), ("API_HTTP_PORT", &ports[1]), EXTRACTORS])
+    let mut all = vec![("INBOUND_PORT", ports[0].as_str()), ("API_HTTP_PORT", ports[1].as_str())];
+    all.extend_from_slice(settings);
+    Gateway::with(&all)
 }
 
 fn address(line: &str) -> Option<SocketAddr> {

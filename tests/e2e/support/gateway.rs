@@ -109,13 +109,6 @@ impl Gateway {
         self.inbound = address;
     }
 
-    /// Sends the process a signal.
-    pub(crate) fn signal(&self, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: kill takes no pointers; the child is ours and not yet waited for.
-        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the child takes signals");
-    }
-
     /// Process id, for a look into `/proc`.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -163,6 +156,17 @@ impl Gateway {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Sends the process a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} can be sent");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        wait_for("the gateway to end", || self.child.try_wait().expect("the child can be asked"))
     }
 
     /// Fails the test if the process has ended.

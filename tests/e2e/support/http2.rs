@@ -145,6 +145,17 @@ impl Http2EventStream<'_> {
         }
     }
 
+    /// Fails the test unless the stream ends here, in order.
+    pub(crate) fn expect_end(&mut self) {
+        while let Some(chunk) = self
+            .connection
+            .runtime
+            .block_on(async { timeout(DEADLINE, self.body.data()).await.expect("the stream ends in time") })
+        {
+            assert!(chunk.expect("the stream is whole").is_empty(), "nothing more comes");
+        }
+    }
+
     fn next_item(&mut self, limit: Duration) -> Item {
         loop {
             if let Some(item) = self.parser.next() {

@@ -127,6 +127,20 @@ impl Producer {
         self.wait_for_partitions(topic, partitions);
     }
 
+    /// Deletes a topic and makes one of the same name.
+    pub(crate) fn recreate_topic(&self, topic: &str, partitions: usize) {
+        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new()))
+            .expect("Kafka answers")
+            .remove(0)
+            .expect("the topic is deleted");
+        let count = i32::try_from(partitions).expect("a small number");
+        wait_up_to(KAFKA_DEADLINE, "the topic to be made anew", || {
+            let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+            block_on(self.admin().create_topics([&new], &AdminOptions::new())).ok()?.remove(0).ok().map(drop)
+        });
+        self.wait_for_partitions(topic, partitions);
+    }
+
     /// Raises the number of partitions and waits until they can be seen.
     pub(crate) fn add_partitions(&self, topic: &str, total: usize) {
         let new = NewPartitions::new(topic, total);

@@ -15,6 +15,8 @@ pub(crate) struct Event {
     pub(crate) data: String,
     /// The last `id:` line of this event.
     pub(crate) id: Option<String>,
+    /// The last `retry:` line, in milliseconds.
+    pub(crate) retry_ms: Option<u64>,
     /// Field names in the order of their lines.
     pub(crate) fields: Vec<String>,
 }
@@ -33,7 +35,10 @@ pub(crate) struct Parser {
     /// The last line ended with a CR: a line feed that follows belongs to it.
     after_carriage_return: bool,
     event: Option<Event>,
-    items: VecDeque<Item>,
+    /// The last event id of what was taken, as a browser would send it back.
+    last_id: Option<String>,
+    /// Items, and the ids that count from them on.
+    items: VecDeque<(Option<Item>, Option<String>)>,
 }
 
 impl Parser {
@@ -53,26 +58,36 @@ impl Parser {
     }
 
     pub(crate) fn next(&mut self) -> Option<Item> {
-        self.items.pop_front()
+        while let Some((item, id)) = self.items.pop_front() {
+            self.last_id = id.or(self.last_id.take());
+            if item.is_some() {
+                return item;
+            }
+        }
+        None
     }
 
     fn line(&mut self, line: &str) {
         if line.is_empty() {
+            // One without data is not dispatched, but its id counts.
             if let Some(event) = self.event.take() {
-                self.items.push_back(Item::Event(event));
+                let id = event.id.clone();
+                let dispatched = event.fields.iter().any(|known| known == "data");
+                self.items.push_back((dispatched.then_some(Item::Event(event)), id));
             }
             return;
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         if field.is_empty() {
-            self.items.push_back(Item::Comment(value.to_owned()));
+            self.items.push_back((Some(Item::Comment(value.to_owned())), None));
             return;
         }
         let event = self.event.get_or_insert_with(|| Event {
             name: String::new(),
             data: String::new(),
             id: None,
+            retry_ms: None,
             fields: Vec::new(),
         });
         match field {
@@ -84,7 +99,7 @@ impl Parser {
                 }
                 event.data.push_str(value);
             }
-            "retry" => {}
+            "retry" => event.retry_ms = value.parse().ok(),
             other => panic!("no such field in an event stream: {other:?}"),
         }
         event.fields.push(field.to_owned());
@@ -121,6 +136,11 @@ impl EventStream {
             panic!("no stream: {head:?} {:?}", String::from_utf8_lossy(&body));
         }
         Self { head, connection, parser: Parser::default(), ended: false }
+    }
+
+    /// What a browser would send as `Last-Event-ID` after the events that were taken.
+    pub(crate) fn last_event_id(&self) -> Option<&str> {
+        self.parser.last_id.as_deref()
     }
 
     pub(crate) fn set_read_timeout(&self, timeout: Duration) {

@@ -11,8 +11,9 @@ use futures_channel::oneshot;
 use hyper::body::Incoming;
 use tidegate_reactive::correlation::CorrelationId;
 
+use super::http::detached::{self, Detached};
 use super::http::{Forwarded, forward_correlated};
-use super::stored::{self, Asked};
+use super::stored::{self, Asked, Unusable};
 use super::{Call, reported};
 use crate::clock;
 use crate::proxy::counts::Outcome;
@@ -21,7 +22,8 @@ use crate::proxy::endpoint::ResponseFrom;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::runtime::SharedWorld;
 use crate::runtime::body::Body;
-use crate::runtime::service::{Answer, Caller, busy, text, with_status};
+use crate::runtime::http::Phase;
+use crate::runtime::service::{Answer, Caller, busy, read_body, text, with_status};
 
 /// How long a request waits at most until the response topics are being read; a start takes that long.
 const MAX_WAIT_FOR_TOPICS_MS: u64 = 3_000;
@@ -122,9 +124,16 @@ pub(super) async fn over_http(world: &SharedWorld, caller: &Caller, call: &Call<
     if let Err(refusal) = until_answers_arrive(world, response_from).await {
         return refusal;
     }
+    let key = match stored::idempotency_key(world, &call.parts.headers) {
+        Ok(key) => key,
+        Err(Unusable) => return text(StatusCode::BAD_REQUEST, stored::UNUSABLE),
+    };
     let settings = &world.settings.proxy;
     let asked = Asked::read(world, &call.parts.headers);
     let timeout_ms = timeout_ms(world, response_from);
+    if let Some(key) = key {
+        return repeatable(world, caller, call, body, key, asked, timeout_ms).await;
+    }
     // Until the backend has said that the answer comes later, that call's own deadlines count.
     let life_ms = if asked.detached { settings.stored_ms } else { timeout_ms };
     let deadline_ms = clock::now_ms() + settings.connect_timeout_ms + settings.first_byte_timeout_ms + life_ms;
@@ -143,6 +152,35 @@ pub(super) async fn over_http(world: &SharedWorld, caller: &Caller, call: &Call<
     })
     .await;
     answered.map_or_else(late, respond)
+}
+
+/// As [`over_http`], for a request that its client may repeat: it is made once, whatever becomes of the client, and its answer kept.
+async fn repeatable(
+    world: &SharedWorld,
+    caller: &Caller,
+    call: &Call<'_>,
+    body: Incoming,
+    key: &str,
+    asked: Asked,
+    timeout_ms: u64,
+) -> Answer {
+    let body = match read_body(world, caller, body, world.settings.max_body_bytes).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    if caller.handoff.is_some() {
+        caller.progress.enter(Phase::Waiting);
+    }
+    stored::exchange(world, call, &body, Some(key), asked, timeout_ms, |waiting| {
+        let request = Detached::new(world, call, &body, waiting);
+        Ok(async move {
+            match request {
+                Some(request) => request.run().await,
+                None => detached::impossible(),
+            }
+        })
+    })
+    .await
 }
 
 /// The answer of a service, as the client gets it.

@@ -4,13 +4,15 @@
 //! is an [`upload`], and waits for the answer's head; its body is a [`download`]. [`tunnel`] carries WebSockets. What goes into
 //! the heads is decided in [`crate::proxy::forward`].
 
+pub(in crate::runtime) mod ask;
 mod connect;
+pub(super) mod detached;
 mod download;
 mod exchange;
 mod line;
 pub(in crate::runtime) mod pool;
 pub(in crate::runtime) mod resolver;
-mod tls;
+pub(in crate::runtime) mod tls;
 mod transport;
 pub(in crate::runtime) mod tunnel;
 mod upload;
@@ -96,7 +98,7 @@ async fn exchange(
         world.shard.borrow().metrics().origins_refused.add(1);
         return closing(text(StatusCode::FORBIDDEN, ORIGIN_REFUSED));
     }
-    let mut outgoing = Outgoing { world, call, query, pool: &pool, upgrade, bodiless: body.is_end_stream() };
+    let outgoing = Outgoing { world, call, query, pool: &pool, upgrade, bodiless: body.is_end_stream() };
     let mut body = RequestBody::new(body, &upload);
     let mut fresh = upgrade;
     loop {
@@ -193,7 +195,7 @@ struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    fn request(&mut self, body: RequestBody, http2: bool) -> Option<Request<RequestBody>> {
+    fn request<B>(&self, body: B, http2: bool) -> Option<Request<B>> {
         let Self { world, call, pool, upgrade, bodiless, .. } = self;
         let forwarding = Forwarding {
             method: &call.parts.method,
@@ -269,7 +271,11 @@ impl Outgoing<'_> {
 }
 
 fn bad_gateway() -> Answer {
-    text(StatusCode::BAD_GATEWAY, "Bad gateway.")
+    text(StatusCode::BAD_GATEWAY, bad_gateway_text())
+}
+
+fn bad_gateway_text() -> &'static str {
+    "Bad gateway."
 }
 
 fn late() -> Answer {
@@ -277,9 +283,13 @@ fn late() -> Answer {
 }
 
 fn unreachable(pool: &Pool, reason: &str) -> Answer {
+    warn_unreachable(pool, reason);
+    bad_gateway()
+}
+
+fn warn_unreachable(pool: &Pool, reason: &str) {
     let backend = pool.host.to_str().unwrap_or_default();
     if pool.may_warn() {
         tracing::warn!(backend, reason, "a request got 502: the backend can't be reached, or its answer is broken");
     }
-    bad_gateway()
 }

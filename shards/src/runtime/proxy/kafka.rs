@@ -47,7 +47,7 @@ pub(super) async fn request(world: &SharedWorld, caller: &Caller, call: &Call<'_
     }
     let key = match stored::idempotency_key(world, &call.parts.headers) {
         Ok(key) => key,
-        Err(Unusable) => return text(StatusCode::BAD_REQUEST, "idempotency-key must be 1 to 255 visible characters."),
+        Err(Unusable) => return text(StatusCode::BAD_REQUEST, stored::UNUSABLE),
     };
     let produced = Produced { world, sink, target, call, body: &body };
     let response_from = call.endpoint.response_from;
@@ -61,7 +61,7 @@ pub(super) async fn request(world: &SharedWorld, caller: &Caller, call: &Call<'_
     let timeout_ms = timeout_ms(world, response_from);
     if key.is_some() || asked.detached {
         return stored::exchange(world, call, &body, key, asked, timeout_ms, |waiting| {
-            produced.exchange(awaited.then_some(waiting), world.settings.proxy.stored_ms)
+            produced.exchange(awaited.then_some(waiting), world.settings.proxy.stored_ms).map(Exchange::run)
         })
         .await;
     }
@@ -132,6 +132,8 @@ pub(super) enum Ended {
     Late,
     /// Kafka hasn't taken the message.
     NotTaken(SubmitError),
+    /// The backend has not done what was asked for; the answer says so, and the request may be made again.
+    Refused(CorrelatedAnswer),
 }
 
 impl Exchange {
@@ -173,7 +175,7 @@ impl Ended {
     pub(super) fn into_answer(self) -> Answer {
         match self {
             Self::Accepted => uncached(text(StatusCode::ACCEPTED, ACCEPTED)),
-            Self::Answered(answer) => respond(answer),
+            Self::Answered(answer) | Self::Refused(answer) => respond(answer),
             Self::Late => late(),
             Self::NotTaken(error) => not_taken(&error),
         }
@@ -185,6 +187,7 @@ impl Ended {
         match self {
             Self::Accepted => (own(StatusCode::ACCEPTED, Bytes::from_static(ACCEPTED.as_bytes())), true),
             Self::Answered(answer) => (answer, true),
+            Self::Refused(answer) => (answer, false),
             Self::Late => (own(StatusCode::GATEWAY_TIMEOUT, Bytes::new()), true),
             Self::NotTaken(error) => {
                 let (status, reason, retry) = refusal(&error);

@@ -20,9 +20,9 @@ use tidegate_reactive::pending::Pending;
 
 use self::http::pool::Backends;
 use self::http::resolver::Resolver;
-use super::SharedWorld;
 use super::body::Body;
 use super::service::{Answer, Caller, text, uncached};
+use super::{SharedWorld, bearer};
 use crate::clock;
 use crate::proxy::counts::Outcome;
 use crate::proxy::deadline::Deadlines;
@@ -193,13 +193,17 @@ pub(super) async fn answer(world: &SharedWorld, caller: &Caller, parts: &Parts, 
         peer: caller.peer,
         secure: caller.secure,
     };
-    if let (Some(log), None) = (&world.sinks.log, &found.endpoint.secured) {
+    let secured = found.endpoint.secured.as_ref();
+    if secured.is_some_and(|place| !bearer::may_call(world, &parts.headers, parts.uri.query(), place)) {
+        let mut answer = unauthorized(&found.endpoint.target);
+        found.counts.add(world.number, outcome(&mut answer, found.endpoint.response_from));
+        return answer;
+    }
+    if let Some(log) = &world.sinks.log {
         let remote_ip = caller.client.map(|peer| peer.to_string()).unwrap_or_default();
         log.call(&found.endpoint, parts.uri.path(), &remote_ip);
     }
     let mut answer = match &found.endpoint.target {
-        // No token is verified yet, so none is valid.
-        target if found.endpoint.secured.is_some() => unauthorized(target),
         Target::Http(_) if found.endpoint.response_from != ResponseFrom::Http => {
             correlated::over_http(world, caller, &call, body).await
         }

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_reactive::correlation::CorrelationId;
 
 use super::correlated::{Waiting, before, late, respond};
-use super::kafka::{Ended, Exchange, retry_later};
+use super::kafka::{Ended, retry_later};
 use super::{Call, reported};
 use crate::clock;
 use crate::mailbox::Control;
@@ -63,6 +63,9 @@ impl Asked {
 
 /// The header is no key.
 pub(super) struct Unusable;
+
+/// What its sender reads.
+pub(super) const UNUSABLE: &str = "idempotency-key must be 1 to 255 visible characters.";
 
 /// The idempotency key of a request, where there is one and answers are kept.
 pub(super) fn idempotency_key<'a>(world: &SharedWorld, headers: &'a HeaderMap) -> Result<Option<&'a str>, Unusable> {
@@ -121,14 +124,14 @@ impl Drop for Opened {
 }
 
 /// Runs a request whose answer is kept, unless the same one was made before, and waits as long as its caller does.
-pub(super) async fn exchange(
+pub(super) async fn exchange<E: Future<Output = Ended> + 'static>(
     world: &SharedWorld,
     call: &Call<'_>,
     body: &[u8],
     key: Option<&str>,
     asked: Asked,
     timeout_ms: u64,
-    make: impl Fn(Waiting) -> Result<Exchange, NotAnEvent>,
+    make: impl Fn(Waiting) -> Result<E, NotAnEvent>,
 ) -> Answer {
     let claim = key.map(|key| (key_digest(call, key), looks(call, body)));
     let mut stale = None;
@@ -166,8 +169,11 @@ pub(super) async fn exchange(
                 None => return busy(),
             }
         }
-        spawn(world, opened, exchange.run());
-        return follow(world, id, asked, timeout_ms).await.unwrap_or_else(late);
+        let passed = spawn(world, opened, exchange);
+        return match follow(world, id, asked, timeout_ms).await {
+            Some(answer) => answer,
+            None => passed.await.map_or_else(|oneshot::Canceled| late(), respond),
+        };
     }
     retry_later("The answer to this idempotency-key is not there at the moment.")
 }
@@ -176,7 +182,7 @@ pub(super) async fn exchange(
 pub(super) async fn keep_waiting(world: &SharedWorld, waiting: Waiting, asked: Asked, timeout_ms: u64) -> Answer {
     let id = waiting.id();
     let Ok(opened) = Opened::new(world, id) else { return no_room() };
-    spawn(world, opened, async move {
+    let _kept = spawn(world, opened, async move {
         let mut waiting = waiting;
         match std::future::poll_fn(|cx| waiting.poll(cx)).await {
             Some(answer) => Ended::Answered(answer),
@@ -186,15 +192,25 @@ pub(super) async fn keep_waiting(world: &SharedWorld, waiting: Waiting, asked: A
     follow(world, id, asked, timeout_ms).await.unwrap_or_else(late)
 }
 
-/// Runs an exchange to its end whatever becomes of the client.
-fn spawn(world: &SharedWorld, opened: Opened, exchange: impl Future<Output = Ended> + 'static) {
+/// Runs an exchange to its end whatever becomes of the client. An answer that isn't kept comes through the receiver too: it may be
+/// gone from the store before anybody has looked.
+fn spawn(
+    world: &SharedWorld,
+    opened: Opened,
+    exchange: impl Future<Output = Ended> + 'static,
+) -> oneshot::Receiver<CorrelatedAnswer> {
     let counted = Counted::new(world);
+    let (pass, passed) = oneshot::channel();
     glommio::spawn_local(async move {
         let (answer, keep) = exchange.await.into_stored();
         opened.settle(&answer, keep);
+        if !keep {
+            let _has_seen_it_or_gone = pass.send(answer);
+        }
         drop(counted);
     })
     .detach();
+    passed
 }
 
 /// A task that the shard waits for when it stops.

@@ -37,7 +37,7 @@ pub(in crate::runtime) struct Backends {
 }
 
 impl Backends {
-    pub(super) fn pool(&self, backend: &Backend, settings: &ProxySettings) -> Rc<Pool> {
+    pub(in crate::runtime) fn pool(&self, backend: &Backend, settings: &ProxySettings) -> Rc<Pool> {
         if let Some(pool) = self.pools.borrow().get(backend) {
             return Rc::clone(pool);
         }
@@ -73,7 +73,7 @@ impl Backends {
 pub(super) struct Full;
 
 /// The connections to one backend.
-pub(super) struct Pool {
+pub(in crate::runtime) struct Pool {
     pub(super) backend: Backend,
     /// `host` of requests to it.
     pub(super) host: HeaderValue,
@@ -199,7 +199,7 @@ impl Pool {
     }
 
     /// Whether a warning about this backend is due.
-    pub(super) fn may_warn(&self) -> bool {
+    pub(in crate::runtime) fn may_warn(&self) -> bool {
         let now_ms = clock::now_ms();
         let due = self.warned_ms.get().is_none_or(|warned_ms| now_ms >= warned_ms + WARNING_MS);
         if due {

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 ///
 /// # Errors
 /// `ca_pem` holds no certificate, or there is no authority at all.
-pub(super) fn config(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>, Arc<str>> {
+pub fn config(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>, Arc<str>> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {

@@ -65,6 +65,8 @@ impl Upload {
 pub(super) enum RequestBody {
     /// None.
     Empty,
+    /// Read before; taken when it is sent.
+    Whole(Option<Bytes>),
     /// As it comes from the client.
     Streaming(Streaming),
 }
@@ -96,7 +98,11 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else { return Poll::Ready(None) };
+        let Streaming { incoming, upload } = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Whole(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Streaming(streaming) => streaming,
+        };
         if upload.is_held() {
             upload.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
@@ -127,6 +133,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
             Self::Streaming(Streaming { incoming, .. }) => incoming.is_end_stream(),
         }
     }
@@ -134,6 +141,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             Self::Streaming(Streaming { incoming, .. }) => incoming.size_hint(),
         }
     }

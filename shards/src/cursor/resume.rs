@@ -1,0 +1,115 @@
+//! What a client presents when it comes back, and what that means on this node.
+
+use jiff::Timestamp;
+
+use super::{Cursor, Layout};
+
+/// Where a client wants to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// Where its cursor says.
+    Cursor(Cursor),
+    /// At the oldest event there is.
+    Earliest,
+    /// At the first event since this time, in milliseconds since 1970 (UTC).
+    Time(i64),
+    /// It presented something else.
+    Unknown,
+}
+
+impl ResumeFrom {
+    /// Reads a `Last-Event-ID` or `lastEventId`: a cursor, `earliest`, or a time (RFC 3339 section 5.6).
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if text == "earliest" {
+            return Self::Earliest;
+        }
+        if let Ok(cursor) = Cursor::parse(text) {
+            return Self::Cursor(cursor);
+        }
+        text.parse::<Timestamp>().map_or(Self::Unknown, |time| Self::Time(time.as_millisecond()))
+    }
+}
+
+/// Why events between two positions can't be proven to have been delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// What the client presented is no cursor of this gateway.
+    CursorUnknown,
+    /// The client asked for more than a cursor, and `REPLAY_EARLIEST` is off.
+    NotAllowed,
+    /// The local hub keeps its events in memory, and its process was started anew.
+    HubRestarted,
+    /// The topic was deleted and made anew.
+    TopicRecreated,
+    /// This node doesn't read a topic of the cursor.
+    TopicNotRead,
+    /// The events were deleted before the client came back (retention, or `HISTORY_BYTES` on the local hub).
+    Expired,
+    /// The partition is shorter than the cursor says: it was truncated.
+    Truncated,
+}
+
+impl Reason {
+    /// The word in `tidegate.history_lost`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::CursorUnknown => "cursor_unknown",
+            Self::NotAllowed => "not_allowed",
+            Self::HubRestarted => "hub_restarted",
+            Self::TopicRecreated => "topic_recreated",
+            Self::TopicNotRead => "topic_not_read",
+            Self::Expired => "expired",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// Events that are lost to a client, or may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Why.
+    pub reason: Reason,
+    /// The slot, where the loss is one of a partition that is read.
+    pub slot: Option<usize>,
+    /// First offset that the client has not seen.
+    pub from: u64,
+    /// The offset at which it goes on.
+    pub to: u64,
+}
+
+/// What a cursor means on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Next offset by slot that the client has not seen.
+    pub next: Vec<u64>,
+    /// What can't be proven.
+    pub losses: Vec<Loss>,
+}
+
+/// Translates a cursor. Partitions that it doesn't name, of a topic that it does, appeared since and are read from their
+/// beginning; topics that it doesn't name start `now`. A topic that was made anew is read from its beginning.
+#[must_use]
+pub fn resolve(cursor: &Cursor, layout: &Layout, now: &[u64], local: bool) -> Resolved {
+    let mut resolved = Resolved { next: now.to_vec(), losses: Vec::new() };
+    for source in layout.sources() {
+        let Some(topic) = cursor.topics.iter().find(|topic| topic.name == source.name_print()) else { continue };
+        let ours = source.incarnation_print();
+        let same = topic.incarnation == ours || topic.incarnation == 0 || ours == 0;
+        for (partition, slot) in source.slots.iter().enumerate() {
+            let Some(slot) = slot.map(|slot| slot as usize).filter(|slot| *slot < now.len()) else { continue };
+            let seen = topic.next.get(partition).copied().flatten();
+            resolved.next[slot] = if same { seen.unwrap_or(0) } else { 0 };
+            if let (false, Some(from)) = (same, seen) {
+                let reason = if local { Reason::HubRestarted } else { Reason::TopicRecreated };
+                resolved.losses.push(Loss { reason, slot: Some(slot), from, to: 0 });
+            }
+        }
+    }
+    let unknown =
+        cursor.topics.iter().filter(|topic| layout.sources().iter().all(|own| own.name_print() != topic.name));
+    resolved.losses.extend(unknown.map(|_| Loss { reason: Reason::TopicNotRead, slot: None, from: 0, to: 0 }));
+    resolved
+}

@@ -1,0 +1,249 @@
+//! How a client comes back: its cursor is translated, and its events are asked for where they are.
+
+use super::Shard;
+use super::connection::{Address, Connection};
+use super::own_events;
+use super::replay::{Client, Stage};
+use super::subscribe::SetReply;
+use crate::clock;
+use crate::cursor::{Loss, Reason, Resolved, ResumeFrom, resolve};
+use crate::mailbox::{Kept, SetOutcome};
+use crate::replay::ReplayRequest;
+use crate::subscription::{CompiledSubscription, Subscription, echo};
+
+/// A client whose subscriptions aren't in force yet.
+#[derive(Debug)]
+pub(super) struct First {
+    echo: Option<String>,
+    from: ResumeFrom,
+    /// Where it wants to begin, in microseconds of [`crate::clock`], if it named a time.
+    since_us: u64,
+    reply: Option<SetReply>,
+    client: Client,
+}
+
+impl Shard {
+    /// Gives a connection its first subscriptions and what it has missed of them since `from`. The list must compile.
+    /// `reply` resolves once they are in force.
+    pub fn resume(
+        &mut self,
+        address: Address,
+        subscriptions: &[Subscription],
+        from: ResumeFrom,
+        reply: Option<SetReply>,
+    ) {
+        let Ok(compiled) = self.compile(subscriptions) else { return };
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        connection.replaying = true;
+        self.requests.last_ticket += 1;
+        connection.ticket = self.requests.last_ticket;
+        self.metrics.replays.add(1);
+        self.metrics.replaying.add(1);
+        let types = types_of(&compiled);
+        self.requests.hold(&types);
+        let since_us = match &from {
+            ResumeFrom::Time(time_ms) => clock::us_at_unix_ms(*time_ms),
+            _ => 0,
+        };
+        let client = Client::new(address, compiled, types);
+        let first = First { echo: Some(echo(subscriptions)), from, since_us, reply, client };
+        self.replays.first.insert(address.slot, Box::new(first));
+        self.ask(address);
+    }
+
+    fn ask(&mut self, address: Address) {
+        let Some(connection) = self.connections.get(address) else { return };
+        let transports = connection.transport();
+        let first = self.replays.first.get(&address.slot).map(|first| &first.client);
+        let Some(client) = first.or_else(|| self.replays.clients.get(&address.slot).map(|client| &**client)) else {
+            return;
+        };
+        self.requests.last_ticket += 1;
+        let ticket = self.requests.last_ticket;
+        self.requests.ask(self.number, client.types.clone(), transports, ticket);
+        self.replays.asked.insert(ticket, address);
+    }
+
+    /// Asks ingress anew what there is for a client that catches up.
+    pub(super) fn ask_again(&mut self, slot: u32) {
+        let Some(client) = self.replays.clients.get_mut(&slot) else { return };
+        client.stage = Stage::Asked;
+        let address = client.address;
+        self.ask(address);
+    }
+
+    /// Ingress's answer.
+    pub(super) fn kept(&mut self, kept: Kept) {
+        self.replays.layout = kept.layout.clone();
+        self.replays.floor = self.replays.floor.max(kept.last);
+        let Some(address) = self.replays.asked.remove(&kept.ticket) else { return };
+        let Some(connection) = self.connections.get(address) else { return };
+        let transports = connection.transport();
+        if self.replays.first.get(&address.slot).is_some_and(|first| first.client.address == address)
+            && let Some(first) = self.replays.first.remove(&address.slot)
+        {
+            self.requests.known(&first.client.types, transports);
+            self.begin(*first, &kept);
+        }
+        self.decide(address.slot, &kept);
+    }
+
+    /// The subscriptions are in force: the client is told so, and what can't be proven.
+    fn begin(&mut self, first: First, kept: &Kept) {
+        let First { echo, from, since_us, reply, mut client } = first;
+        let (address, slot) = (client.address, client.address.slot);
+        let local = self.replays.source.is_none();
+        let allowed = self.settings.replay_earliest;
+        let unproven =
+            |reason| Resolved { next: kept.now.to_vec(), losses: vec![Loss { reason, slot: None, from: 0, to: 0 }] };
+        let resolved = match from {
+            ResumeFrom::Cursor(cursor) => resolve(&cursor, &kept.layout, &kept.now, local),
+            ResumeFrom::Unknown => unproven(Reason::CursorUnknown),
+            ResumeFrom::Earliest | ResumeFrom::Time(_) if !allowed => unproven(Reason::NotAllowed),
+            ResumeFrom::Earliest => {
+                client.earliest = true;
+                Resolved { next: vec![0; kept.now.len()], losses: Vec::new() }
+            }
+            ResumeFrom::Time(time_ms) => {
+                client.earliest = true;
+                client.since_us = if local { since_us } else { 0 };
+                client.since_ms = (!local).then_some(time_ms);
+                Resolved { next: vec![0; kept.now.len()], losses: Vec::new() }
+            }
+        };
+        client.next = resolved.next;
+        self.replays.index.set(slot, client.subscriptions.clone());
+        let count = u32::try_from(client.subscriptions.len()).unwrap_or(u32::MAX);
+        if let Some(connection) = self.connections.get_mut(address)
+            && echo.is_some()
+        {
+            connection.subscriptions = count;
+            self.metrics.subscriptions.add(u64::from(count));
+        }
+        self.replays.clients.insert(slot, Box::new(client));
+        if let Some(echo) = echo {
+            let cursor = self.replays.cursor_of(slot);
+            self.send_own_event_at(address, own_events::SUBSCRIPTIONS_SET, &echo, &cursor);
+        }
+        self.lose(slot, resolved.losses);
+        if let Some(reply) = reply {
+            let _nobody_waits_any_more = reply.send(SetOutcome::InForce);
+        }
+    }
+
+    /// Where the client's events are: all in the ring, or some further back.
+    fn decide(&mut self, slot: u32, kept: &Kept) {
+        let Some(client) = self.replays.clients.get_mut(&slot) else { return };
+        if client.stage != Stage::Asked {
+            return;
+        }
+        // A partition that appeared since the last look: all of it is new.
+        if client.next.len() < kept.now.len() {
+            client.next.resize(kept.now.len(), 0);
+        }
+        let reads = |at: usize| kept.layout.slot(at).is_some();
+        let behind = |(at, next): (usize, &u64)| reads(at) && *next < kept.complete_from.get(at).copied().unwrap_or(0);
+        let ahead = |(at, next): (usize, &u64)| reads(at) && *next > kept.now.get(at).copied().unwrap_or(0);
+        let is_ahead = client.next.iter().enumerate().any(ahead);
+        client.ahead = is_ahead;
+        let is_behind = client.next.iter().enumerate().any(behind);
+        match &self.replays.source {
+            Some(source) if is_behind || client.since_ms.is_some() || (is_ahead && !client.confirmed) => {
+                source.request(ReplayRequest {
+                    shard: self.number,
+                    address: client.address,
+                    from: client.next.clone(),
+                    to: kept.now.clone(),
+                    layout: kept.layout.clone(),
+                    event_types: client.types.clone(),
+                    earliest: client.earliest,
+                    since_ms: client.since_ms,
+                });
+                return;
+            }
+            Some(_) => {}
+            None => {
+                let losses = local_losses(&client.next, kept);
+                self.lose(slot, losses);
+                if let Some(client) = self.replays.clients.get_mut(&slot) {
+                    (client.earliest, client.ahead) = (false, false);
+                }
+            }
+        }
+        self.replays.walk_next(slot, &kept.ring);
+    }
+
+    /// The source has lost events before this node read them. Whoever is subscribed to anything is told, since nobody knows what
+    /// they were.
+    pub(super) fn tell_all_of_loss(&mut self, loss: &Loss) {
+        let data = own_events::history_lost_data(std::slice::from_ref(loss), &self.replays.layout);
+        let live = self.current_cursor().unwrap_or_default().to_owned();
+        let subscribed = |connection: &Connection| connection.subscriptions > 0;
+        let connections = self.connections.iter_mut().filter(|(_, connection)| subscribed(connection));
+        let told: Vec<_> = connections.map(|(address, connection)| (address, connection.replaying)).collect();
+        for (address, replaying) in told {
+            let cursor = if replaying { self.replays.cursor_of(address.slot) } else { live.clone() };
+            self.metrics.history_lost.add(1);
+            self.send_own_event_at(address, own_events::HISTORY_LOST, &data, &cursor);
+        }
+    }
+
+    /// A client that catches up gets other subscriptions, which are held by the caller for the time being.
+    pub(super) fn replace_replaying(
+        &mut self,
+        address: Address,
+        subscriptions: Vec<CompiledSubscription>,
+        types: &[Box<str>],
+    ) {
+        self.requests.hold(types);
+        let slot = address.slot;
+        let client = if let Some(first) = self.replays.first.get_mut(&slot) {
+            first.echo = None;
+            &mut first.client
+        } else if let Some(client) = self.replays.clients.get_mut(&slot) {
+            self.replays.index.set(slot, subscriptions.clone());
+            &mut **client
+        } else {
+            return self.requests.release(types);
+        };
+        client.subscriptions = subscriptions;
+        let before = std::mem::replace(&mut client.types, types.into());
+        self.requests.release(&before);
+        self.give_up(before.iter());
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_replay(&mut self, slot: u32) {
+        self.metrics.replaying.subtract(1);
+        self.replays.index.remove(slot);
+        let first = self.replays.first.remove(&slot).map(|first| first.client);
+        let client = self.replays.clients.remove(&slot).map(|client| *client);
+        if let Some(client) = first.or(client) {
+            self.replays.parked -= usize::from(matches!(client.stage, Stage::Parked(_)));
+            self.requests.release(&client.types);
+            self.give_up(client.types.iter());
+        }
+    }
+}
+
+fn types_of(subscriptions: &[CompiledSubscription]) -> Box<[Box<str>]> {
+    let mut types: Vec<Box<str>> = subscriptions.iter().map(|one| one.event_type.clone()).collect();
+    types.sort_unstable();
+    types.dedup();
+    types.into()
+}
+
+/// What the ring of a local hub no longer has of what the client wants, or never had.
+fn local_losses(next: &[u64], kept: &Kept) -> Vec<Loss> {
+    let mut losses = Vec::new();
+    for (at, _) in kept.layout.slots() {
+        let (Some(&from), Some(&now)) = (next.get(at), kept.now.get(at)) else { continue };
+        let oldest = kept.complete_from.get(at).copied().unwrap_or(0);
+        if from < oldest {
+            losses.push(Loss { reason: Reason::Expired, slot: Some(at), from, to: oldest });
+        } else if from > now {
+            losses.push(Loss { reason: Reason::Truncated, slot: Some(at), from, to: now });
+        }
+    }
+    losses
+}

@@ -1,0 +1,170 @@
+//! Which nodes there are, and where they are reached. Time is that of this node's own heartbeats as they come back from Kafka:
+//! while it is cut off, nobody else seems to be gone.
+
+use std::collections::HashMap;
+
+/// Silence after which a node is gone, in milliseconds; several of its heartbeats.
+pub const EXPIRY_MS: u64 = 15_000;
+/// Nodes that are remembered.
+const MAX_NODES: usize = 4_096;
+/// The bits of a node's identity that stand in correlation ids, see
+/// [`ProxySettings::instance`](tidegate_shards::settings::ProxySettings::instance).
+const INSTANCE_BITS: u64 = !0xffff;
+
+#[derive(Debug)]
+struct Entry {
+    address: String,
+    heard_ms: u64,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Reached at this `host:port`.
+    At(u64, String),
+    /// It has ended, or nothing has been heard of it for long.
+    Gone,
+    /// Nothing is known yet: the topic has not been read.
+    Unknown,
+}
+
+/// The nodes that share a topic.
+#[derive(Debug)]
+pub struct Directory {
+    me: u64,
+    entries: HashMap<u64, Entry>,
+    own_heard_ms: u64,
+    read_back: bool,
+}
+
+impl Directory {
+    /// A directory that knows nothing yet, of the node `me`.
+    #[must_use]
+    pub fn new(me: u64) -> Self {
+        Self { me, entries: HashMap::new(), own_heard_ms: 0, read_back: false }
+    }
+
+    /// A heartbeat that was written `age_ms` before `now_ms`.
+    pub fn heard(&mut self, node: u64, address: &str, age_ms: u64, now_ms: u64) {
+        let heard_ms = now_ms.saturating_sub(age_ms);
+        if node == self.me {
+            // What stood in the topic before has been read, then.
+            self.read_back = true;
+            self.own_heard_ms = self.own_heard_ms.max(heard_ms);
+            let latest_ms = self.own_heard_ms;
+            self.entries.retain(|_, entry| !is_expired(entry, latest_ms));
+        } else if age_ms <= EXPIRY_MS || self.entries.contains_key(&node) {
+            if self.entries.len() >= MAX_NODES && !self.entries.contains_key(&node) {
+                return;
+            }
+            let entry = self.entries.entry(node).or_insert(Entry { address: String::new(), heard_ms: 0 });
+            address.clone_into(&mut entry.address);
+            entry.heard_ms = entry.heard_ms.max(heard_ms);
+        }
+    }
+
+    /// A node said that it ends.
+    pub fn left(&mut self, node: u64) {
+        self.entries.remove(&node);
+    }
+
+    /// Everything that stands in the topic has been read.
+    pub fn read_back(&mut self) {
+        self.read_back = true;
+    }
+
+    /// Where the node with this identity is.
+    #[must_use]
+    pub fn find(&self, node: u64) -> Found {
+        self.found(self.entries.get_key_value(&node))
+    }
+
+    /// Where the node is whose requests carry ids of this instance.
+    #[must_use]
+    pub fn find_instance(&self, instance: u64) -> Found {
+        let of_node = |node: &u64| node & INSTANCE_BITS == instance & INSTANCE_BITS;
+        self.found(self.entries.iter().find(|(node, _)| of_node(node)))
+    }
+
+    fn found(&self, entry: Option<(&u64, &Entry)>) -> Found {
+        match entry {
+            Some((node, entry)) if !is_expired(entry, self.own_heard_ms) => Found::At(*node, entry.address.clone()),
+            Some(_) => Found::Gone,
+            None if self.read_back => Found::Gone,
+            None => Found::Unknown,
+        }
+    }
+
+    /// Other nodes that live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.values().filter(|entry| !is_expired(entry, self.own_heard_ms)).count()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn is_expired(entry: &Entry, now_ms: u64) -> bool {
+    now_ms.saturating_sub(entry.heard_ms) > EXPIRY_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: u64 = 0x0001_0000;
+    const OTHER: u64 = 0x0002_0007;
+
+    fn at(address: &str) -> Found {
+        Found::At(OTHER, address.to_owned())
+    }
+
+    #[test]
+    fn before_the_topic_is_read_nobody_is_gone() {
+        let mut directory = Directory::new(ME);
+        assert_eq!(directory.find(OTHER), Found::Unknown);
+        directory.read_back();
+        assert_eq!(directory.find(OTHER), Found::Gone);
+        let mut directory = Directory::new(ME);
+        directory.heard(ME, "me:1", 0, 1_000);
+        assert_eq!(directory.find(OTHER), Found::Gone, "its own heartbeat came after all that stood there");
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_identity_and_by_the_instance_in_its_ids_until_it_leaves() {
+        let mut directory = Directory::new(ME);
+        directory.read_back();
+        directory.heard(OTHER, "a:1", 0, 1_000);
+        directory.heard(OTHER, "b:2", 0, 2_000);
+        assert_eq!(directory.find(OTHER), at("b:2"), "the newest address counts");
+        assert_eq!(directory.find_instance(0x0002_0003), at("b:2"));
+        assert_eq!(directory.find_instance(0x0003_0003), Found::Gone);
+        directory.left(OTHER);
+        assert_eq!((directory.find(OTHER), directory.len()), (Found::Gone, 0));
+    }
+
+    #[test]
+    fn silence_counts_only_while_this_node_hears_itself() {
+        let mut directory = Directory::new(ME);
+        directory.read_back();
+        directory.heard(ME, "me:1", 0, 1_000);
+        directory.heard(OTHER, "a:1", 0, 1_000);
+        assert_eq!(directory.find(OTHER), at("a:1"), "cut off for an hour, nobody is gone");
+        directory.heard(ME, "me:1", 0, 1_000 + EXPIRY_MS);
+        assert_eq!(directory.find(OTHER), at("a:1"));
+        directory.heard(ME, "me:1", 0, 1_001 + EXPIRY_MS);
+        assert_eq!((directory.find(OTHER), directory.is_empty()), (Found::Gone, true));
+    }
+
+    #[test]
+    fn what_a_dead_node_left_in_the_topic_brings_it_not_back() {
+        let mut directory = Directory::new(ME);
+        directory.heard(OTHER, "a:1", EXPIRY_MS + 1, 100_000);
+        directory.read_back();
+        assert_eq!(directory.find(OTHER), Found::Gone);
+    }
+}
