@@ -56,5 +56,6 @@ mod tls;
 mod tls_certificates;
 mod tls_handshakes;
 mod tls_internal;
+mod tls_takeover;
 mod tokens;
 mod tune;

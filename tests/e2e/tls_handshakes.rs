@@ -88,3 +88,26 @@ fn only_so_many_handshakes_are_in_progress() {
         wait_for("room for another", || authority.client().connect(address, "localhost").ok());
     }
 }
+
+#[test]
+fn a_header_of_the_proxy_protocol_comes_before_the_handshake_and_counts_for_its_client() {
+    let authority = Authority::new();
+    let gateway = authority.gateway(&[
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+        ("PROXY_PROTOCOL", "true"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "1"),
+    ]);
+    let client = authority.client();
+    let connect = |address: &str| {
+        let header = format!("PROXY TCP4 {address} 192.0.2.1 4711 443\r\n");
+        client.connect_after(header.as_bytes(), gateway.inbound_tls(), "localhost")
+    };
+    let first = connect("198.51.100.7").expect("a handshake");
+    connect("198.51.100.7").expect_err("it holds as many as it may, and isn't told so in the clear");
+    connect("198.51.100.8").expect("another client's handshake");
+    client.connect(gateway.inbound_tls(), "localhost").expect_err("the proxy must say whom it speaks for");
+    drop(first);
+    wait_for("its place to be free", || connect("198.51.100.7").ok());
+    let refused = gateway.metrics().sum_where("tidegate_connections_refused_total", &[("limit", "per_address")]);
+    assert!(refused >= 1.0, "{refused} were refused");
+}

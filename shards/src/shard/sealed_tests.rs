@@ -12,6 +12,7 @@ use rustls::version::TLS13;
 use super::connection::{Address, Closing, Output};
 use super::tests::Rig;
 use crate::limits::LimitSettings;
+use crate::queue::SlowClient;
 use crate::settings::ShardSettings;
 use crate::subscription::parse_list;
 use crate::tls::Session;
@@ -155,5 +156,34 @@ fn a_client_that_is_shed_is_counted_once_too() {
     assert_eq!(rig.shard.metrics().connections_shed.get(), 1);
     assert_eq!(rig.shard.metrics().queue_bytes.get(), 0, "its memory goes at once");
     rig.shard.remove(stream.address);
+    assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
+}
+
+#[test]
+fn a_slow_client_may_have_events_left_out_that_are_not_encrypted_yet() {
+    const BOUND: usize = 40_000;
+    let mut rig = Rig::new(settings(BOUND));
+    let mut stream = SecureStream::open(&mut rig);
+    rig.shard.set_slow_client(stream.address, SlowClient::Drop);
+    for id in 0..1_000 {
+        rig.publish("a", &format!("id{id}"), 2_000);
+        if id % 50 == 0 {
+            // One send of a batch may be more than the bound, and is encrypted as a whole.
+            rig.turn();
+        }
+        assert_eq!(rig.closing(stream.address), Closing::No);
+        let connection = rig.shard.connections().get(stream.address).unwrap();
+        assert_eq!(connection.queued_bytes() as u64, rig.shard.metrics().queue_bytes.get());
+    }
+    rig.turn();
+    let mut text = String::new();
+    while !rig.shard.flush_queue(stream.address) {
+        text.push_str(&stream.received());
+    }
+    text.push_str(&stream.received());
+    let dropped = rig.shard.metrics().events_dropped.get();
+    assert!(dropped > 0 && text.contains("\"id999\"") && text.contains("tidegate.dropped"), "{dropped} dropped");
+    assert_eq!(text.matches("event: a\n").count() as u64 + dropped, 1_000);
+    assert_eq!(rig.shard.metrics().connections_slow.get(), 0);
     assert_eq!(rig.shard.metrics().queue_bytes.get(), 0);
 }

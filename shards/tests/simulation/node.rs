@@ -1,5 +1,7 @@
 //! One node: ingress's publisher, the lanes, and shards; driven step by step.
 
+#![expect(clippy::disallowed_types, reason = "the source of a replay is shared between threads, so it needs a lock")]
+
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;

@@ -113,8 +113,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the gateway accepts connections");
-        Self::over(stream)
+        Self::try_open(address).expect("the gateway accepts connections")
+    }
+
+    /// [`Self::open`], where the gateway may reset the connection while it is being made.
+    pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, DEADLINE).map(Self::over)
     }
 
     /// From another address of this machine: all of 127.0.0.0/8 are.

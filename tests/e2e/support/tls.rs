@@ -138,7 +138,13 @@ impl TlsClient {
 
     /// Connects, and brings the handshake to its end.
     pub(crate) fn connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsStream> {
-        let socket = TcpStream::connect_timeout(&address, DEADLINE)?;
+        self.connect_after(b"", address, name)
+    }
+
+    /// [`Self::connect`], with bytes that are sent before the handshake.
+    pub(crate) fn connect_after(&self, first: &[u8], address: SocketAddr, name: &str) -> io::Result<TlsStream> {
+        let mut socket = TcpStream::connect_timeout(&address, DEADLINE)?;
+        socket.write_all(first)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
         let name = ServerName::try_from(name.to_owned()).expect("a name");
