@@ -1,8 +1,9 @@
 //! One node: ingress's publisher, the lanes, and shards; driven step by step.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use crossbeam::queue::SegQueue;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::cursor::{ResumeFrom, Vector};
 use tidegate_shards::event::{EventLimits, decode_structured};
@@ -31,11 +32,11 @@ pub(crate) type Log = Vec<Vec<String>>;
 
 /// What shards want to have read again.
 #[derive(Debug, Default)]
-struct Asked(Mutex<Vec<ReplayRequest>>);
+struct Asked(SegQueue<ReplayRequest>);
 
 impl ReplaySource for Asked {
     fn request(&self, request: ReplayRequest) {
-        self.0.lock().unwrap().push(request);
+        self.0.push(request);
     }
 }
 
@@ -139,9 +140,9 @@ impl Node {
 
     /// One pass over the log for all clients of a shard that have asked; then the shard takes what it brings.
     pub(crate) fn catch_up(&mut self, number: usize, log: &Log) {
-        let mut waiting = self.asked.0.lock().unwrap();
-        let requests: Vec<ReplayRequest> = waiting.extract_if(.., |request| request.shard == number).collect();
-        drop(waiting);
+        let waiting: Vec<ReplayRequest> = std::iter::from_fn(|| self.asked.0.pop()).collect();
+        let (requests, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|request| request.shard == number);
+        others.into_iter().for_each(|request| self.asked.0.push(request));
         if !requests.is_empty() {
             self.read_again(number, log, &requests);
         }

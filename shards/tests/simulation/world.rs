@@ -243,11 +243,14 @@ impl World {
             let client = &mut self.clients[number];
             let unread: Vec<u64> =
                 self.before.iter().zip(&node.next).map(|(before, next)| before[*next as usize][client.key]).collect();
-            if let Seen::Event { partition, sequence } = client.take(&frame, &unread) {
-                for part in [number as u64, partition as u64, sequence] {
-                    self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
+            let digest = &mut self.digest;
+            client.take(&frame, &unread, |seen| {
+                if let Seen::Event { partition, sequence } = seen {
+                    for part in [number as u64, partition as u64, sequence] {
+                        *digest = (*digest ^ part).wrapping_mul(0x0100_0000_01b3);
+                    }
                 }
-            }
+            });
         }
     }
 
