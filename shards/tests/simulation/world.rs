@@ -241,8 +241,11 @@ impl World {
             }
             let Some(frame) = node.pull(seat.shard, seat.address) else { return };
             let client = &mut self.clients[number];
-            let unread: Vec<u64> =
-                self.before.iter().zip(&node.next).map(|(before, next)| before[*next as usize][client.key]).collect();
+            // Nobody knows where a partition begins that the node has not found yet.
+            let unread = |(before, next): (&Vec<Box<[u64]>>, &Option<u64>)| {
+                next.map_or(u64::MAX, |next| before[next as usize][client.key])
+            };
+            let unread: Vec<u64> = self.before.iter().zip(&node.next).map(unread).collect();
             let digest = &mut self.digest;
             client.take(&frame, &unread, |seen| {
                 if let Seen::Event { partition, sequence } = seen {
