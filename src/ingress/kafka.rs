@@ -100,6 +100,7 @@ impl KafkaIngress {
             }
         })?;
         let mut outlet = outlet;
+        outlet.positions().opening();
         for (topic, name) in settings.source_topics.iter().enumerate() {
             outlet.positions().name_source(topic, name, 0);
         }
@@ -178,7 +179,7 @@ impl KafkaIngress {
                 let name = &self.state.topics[topic];
                 self.state.outlet.positions().name_source(topic, name, id);
             }
-            Assignment::Complete => {}
+            Assignment::Complete => self.state.outlet.positions().opened(),
         }
     }
 

@@ -45,9 +45,17 @@ pub struct Slot {
 pub struct Layout {
     sources: Vec<Source>,
     slots: Vec<Option<Slot>>,
+    /// Partitions may be missing that are about to be read.
+    opening: bool,
 }
 
 impl Layout {
+    /// Is the node still finding out what there is to read? Until it knows, it can't say where a client goes on.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        self.opening
+    }
+
     /// The sources, in the node's order.
     #[must_use]
     pub fn sources(&self) -> &[Source] {
@@ -91,6 +99,23 @@ impl Positions {
     #[must_use]
     pub fn next(&self) -> &[u64] {
         &self.next
+    }
+
+    /// The partitions are not known yet; they come one by one, up to [`Self::opened`].
+    pub fn opening(&mut self) {
+        self.set_opening(true);
+    }
+
+    /// Every partition that there was at the start is read.
+    pub fn opened(&mut self) {
+        self.set_opening(false);
+    }
+
+    fn set_opening(&mut self, opening: bool) {
+        if self.layout.opening != opening {
+            Arc::make_mut(&mut self.layout).opening = opening;
+            self.version += 1;
+        }
     }
 
     /// Names the source with this index; one whose incarnation changes keeps no partition.

@@ -71,11 +71,11 @@ fn batch(world: &SharedWorld, inbox: &mut Inbox) {
 /// One turn for clients that catch up, between batches of live events; true if there is more to do.
 fn catch_up(world: &SharedWorld, inbox: &mut Inbox) -> bool {
     let mut shard = world.shard.borrow_mut();
-    let more = inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane));
+    let more = inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane, clock::now_us));
     if !shard.has_replay_work() {
         return more;
     }
-    shard.walk_on();
+    shard.walk_on(clock::now_us);
     more || shard.has_replay_work()
 }
 

@@ -94,6 +94,8 @@ pub struct Shard {
     position: Option<Arc<str>>,
     replays: Replays,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
+    /// The time of the last tick, in milliseconds.
+    now_ms: u64,
     /// Hashes what events are about, for clients that conflate.
     keys: ahash::RandomState,
     /// The node is about to end.
@@ -133,6 +135,7 @@ impl Shard {
             position: None,
             replays: Replays::default(),
             older_segments: std::collections::VecDeque::new(),
+            now_ms,
             keys: ahash::RandomState::new(),
             drain: None,
         }
@@ -327,6 +330,7 @@ impl Shard {
 
     /// Lets time pass: heartbeats, ends of waits, deadlines.
     pub fn tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(now_ms, &mut due);
         for key in due.drain(..) {

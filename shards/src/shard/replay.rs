@@ -15,7 +15,6 @@ use super::connection::{Address, Closing, Output};
 use super::session::StoredEvent;
 use super::stored_text::StoredText;
 use super::{Shard, own_events};
-use crate::clock;
 use crate::cursor::{CursorWriter, Layout, Loss, Vector};
 use crate::index::Index;
 use crate::longpoll::MAX_BUFFERED_EVENTS;
@@ -48,7 +47,8 @@ pub(super) enum Stage {
     Pass,
     /// From a walk through the ring.
     Walk,
-    /// Its output is full, or it is ahead of this node: it asks again at this time, in milliseconds.
+    /// Its output is full, it is ahead of this node, or the node doesn't know its partitions yet: it asks again at this time,
+    /// in milliseconds.
     Parked(u64),
 }
 
@@ -198,18 +198,18 @@ impl Shard {
         self.replays.walk.is_some() || !self.replays.waiting.is_empty()
     }
 
-    /// One turn of the walk through the ring, a millisecond at most. Call between batches of live events.
-    pub fn walk_on(&mut self) {
+    /// One turn of the walk through the ring, a millisecond of this clock at most. Call between batches of live events.
+    pub fn walk_on(&mut self, now_us: impl Fn() -> u64) {
         if self.replays.walk.is_none() {
             if self.replays.waiting.is_empty() {
                 return;
             }
             self.replays.begin_walk();
         }
-        let until_us = clock::now_us() + TURN_US;
+        let until_us = now_us() + TURN_US;
         let here = self.place();
         let mut ended = false;
-        while !ended && clock::now_us() < until_us {
+        while !ended && now_us() < until_us {
             for _ in 0..RECORDS_PER_LOOK {
                 let Some((segment, range)) = self.next_of_walk(here) else {
                     ended = true;
@@ -260,7 +260,7 @@ impl Shard {
             return;
         }
         if client.ahead {
-            return self.park(slot, clock::now_ms() + PARKED_MS * 4);
+            return self.park(slot, self.now_ms + PARKED_MS * 4);
         }
         let Some(client) = self.replays.clients.remove(&slot) else { return };
         self.replays.index.remove(slot);
@@ -274,14 +274,14 @@ impl Shard {
         self.give_up(client.types.iter().chain(&vacated));
     }
 
-    /// Takes entries of the replay lane until a turn is over; true if there may be more.
-    pub fn take_replayed(&mut self, lane: &mut rtrb::Consumer<Replayed>) -> bool {
-        let until_us = clock::now_us() + TURN_US;
+    /// Takes entries of the replay lane until a turn is over by this clock; true if there may be more.
+    pub fn take_replayed(&mut self, lane: &mut rtrb::Consumer<Replayed>, now_us: impl Fn() -> u64) -> bool {
+        let until_us = now_us() + TURN_US;
         let mut taken = 0;
         while let Ok(entry) = lane.pop() {
             self.replayed(entry);
             taken += 1;
-            if taken >= ENTRIES_PER_TURN || (taken % RECORDS_PER_LOOK == 0 && clock::now_us() >= until_us) {
+            if taken >= ENTRIES_PER_TURN || (taken % RECORDS_PER_LOOK == 0 && now_us() >= until_us) {
                 break;
             }
         }
@@ -407,7 +407,7 @@ impl Shard {
             }
         };
         if full || connection.closing != Closing::No {
-            return self.park(slot, clock::now_ms() + PARKED_MS);
+            return self.park(slot, self.now_ms + PARKED_MS);
         }
         client.next[at] = offset + 1;
         let cursor = self.replays.cursors.write(&self.replays.layout, &client.next);
@@ -475,11 +475,14 @@ impl Shard {
             matches!(client.stage, Stage::Parked(until_ms) if until_ms <= now_ms) && room
         };
         let clients = self.replays.clients.iter();
-        let slots: Vec<u32> = clients.filter(|(_, client)| ready(client)).map(|(slot, _)| *slot).collect();
+        let mut slots: Vec<u32> = clients.filter(|(_, client)| ready(client)).map(|(slot, _)| *slot).collect();
+        // A table's order is another in every process.
+        slots.sort_unstable();
         for slot in slots {
             self.replays.parked -= 1;
             self.ask_again(slot);
         }
+        self.ask_first_again(now_ms);
     }
 }
 

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::Shard;
 use super::connection::{Address, Output};
 use crate::bell::Bell;
+use crate::clock;
 use crate::cursor::{Cursor, Loss, Reason, ResumeFrom, Vector};
 use crate::event::Event;
 use crate::interest::Transports;
@@ -63,13 +64,25 @@ fn event(event_type: &'static str, partition: usize, id: usize) -> Event<'static
 impl Node {
     /// With a log to read again from, or with the ring alone.
     fn new(history_bytes: usize, has_log: bool) -> Self {
+        let mut node = Self::without_partitions(history_bytes, has_log);
+        for partition in 0..2 {
+            node.publisher.positions().start(partition, 0, partition, 0);
+        }
+        node
+    }
+
+    /// It has just been started.
+    fn unopened() -> Self {
+        let mut node = Self::without_partitions(1 << 20, true);
+        node.publisher.positions().opening();
+        node
+    }
+
+    fn without_partitions(history_bytes: usize, has_log: bool) -> Self {
         let (events, _control, inbox) = lanes(4_096);
         let interest = InterestLane::default();
         let mut publisher = Publisher::new(vec![events], Arc::clone(&interest), 2_048, history_bytes);
         publisher.positions().name_source(0, "events", 7);
-        for partition in 0..2 {
-            publisher.positions().start(partition, 0, partition, 0);
-        }
         let settings = ShardSettings { replay_earliest: true, ..ShardSettings::default() };
         let metrics = Arc::<ShardMetrics>::default();
         let mut shard = Shard::new(0, Arc::new(settings), metrics, interest, Bell::new().unwrap(), 0);
@@ -136,7 +149,7 @@ impl Node {
     }
 
     fn take_replayed(&mut self) {
-        self.shard.take_replayed(&mut self.replayed);
+        self.shard.take_replayed(&mut self.replayed, clock::now_us);
     }
 
     /// Until nothing is left to do.
@@ -145,7 +158,7 @@ impl Node {
             self.turn(10_000);
             self.pass();
             self.take_replayed();
-            self.shard.walk_on();
+            self.shard.walk_on(clock::now_us);
         }
     }
 }
@@ -297,7 +310,7 @@ fn run(mut node: Node, steps: &[Step]) -> usize {
             Step::Turn(mails) => node.turn(mails),
             Step::Pass => node.pass(),
             Step::TakeReplayed => node.take_replayed(),
-            Step::Walk => node.shard.walk_on(),
+            Step::Walk => node.shard.walk_on(clock::now_us),
         }
     }
     for client in &mut clients {
@@ -373,6 +386,30 @@ fn what_the_source_has_lost_is_told_to_live_clients_and_to_those_who_come_back_f
 }
 
 #[test]
+fn a_client_that_comes_to_a_node_which_knows_no_partition_yet_waits_and_misses_nothing() {
+    let mut node = Node::new(1 << 20, true);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    client.disconnect(&mut node);
+    let (log, mut young) = (std::mem::take(&mut node.log), Node::unopened());
+    young.log = log;
+    young.log[0].extend(["a"; 3]);
+    client.connect(&mut young);
+    young.settle();
+    client.read(&young.log);
+    assert_eq!(client.seen, 0);
+    young.publisher.positions().start(0, 0, 0, 3);
+    young.settle();
+    young.publisher.positions().start(1, 0, 1, 0);
+    young.publisher.positions().opened();
+    young.shard.tick(1_000);
+    young.settle();
+    client.read(&young.log);
+    assert_eq!((client.seen, client.losses), (3, 0));
+}
+
+#[test]
 fn a_client_with_an_unknown_cursor_is_told_and_goes_on_live() {
     let mut node = Node::new(1 << 20, false);
     node.publish(0, "a");
@@ -400,7 +437,7 @@ fn ten_thousand_events_reach_a_client_that_reads_slowly_within_its_bound() {
     client.connect(&mut node);
     for round in 0_u64..100_000 {
         node.turn(100);
-        node.shard.walk_on();
+        node.shard.walk_on(clock::now_us);
         node.shard.resume_parked(u64::MAX);
         let (address, ..) = client.connection.as_ref().unwrap();
         let address = *address;

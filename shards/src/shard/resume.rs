@@ -3,7 +3,7 @@
 use super::Shard;
 use super::connection::{Address, Connection};
 use super::own_events;
-use super::replay::{Client, Stage};
+use super::replay::{Client, PARKED_MS, Stage};
 use super::subscribe::SetReply;
 use crate::clock;
 use crate::cursor::{Loss, Reason, Resolved, ResumeFrom, resolve};
@@ -80,12 +80,34 @@ impl Shard {
         let Some(connection) = self.connections.get(address) else { return };
         let transports = connection.transport();
         if self.replays.first.get(&address.slot).is_some_and(|first| first.client.address == address)
-            && let Some(first) = self.replays.first.remove(&address.slot)
+            && let Some(mut first) = self.replays.first.remove(&address.slot)
         {
             self.requests.known(&first.client.types, transports);
+            if kept.layout.is_opening() {
+                // A partition that isn't known yet would begin at its end, and the cursor's place in it be forgotten.
+                first.client.stage = Stage::Parked(self.now_ms + PARKED_MS);
+                self.replays.parked += 1;
+                self.replays.first.insert(address.slot, first);
+                return;
+            }
             self.begin(*first, &kept);
         }
         self.decide(address.slot, &kept);
+    }
+
+    /// Asks anew for clients that came before the node knew what it reads.
+    pub(super) fn ask_first_again(&mut self, now_ms: u64) {
+        let ready = |first: &First| matches!(first.client.stage, Stage::Parked(until_ms) if until_ms <= now_ms);
+        let firsts = self.replays.first.values();
+        let mut addresses: Vec<_> = firsts.filter(|first| ready(first)).map(|first| first.client.address).collect();
+        addresses.sort_unstable_by_key(|address| address.slot);
+        for address in addresses {
+            self.replays.parked -= 1;
+            if let Some(first) = self.replays.first.get_mut(&address.slot) {
+                first.client.stage = Stage::Asked;
+            }
+            self.ask(address);
+        }
     }
 
     /// The subscriptions are in force: the client is told so, and what can't be proven.

@@ -77,10 +77,16 @@ impl Client {
         }
     }
 
-    /// Takes a frame in. `unread_from`: by partition, the number of the first event of its key that the node had not read
-    /// when the frame was pulled.
-    pub(crate) fn take(&mut self, frame: &[u8], unread_from: &[u64]) -> Seen {
+    /// Takes what was pulled at once: whole events of the stream, one or many (a client that catches up gets what a turn has
+    /// gathered in one piece). `unread_from`: by partition, the number of the first event of its key that the node had not
+    /// read by then.
+    pub(crate) fn take(&mut self, frame: &[u8], unread_from: &[u64], mut seen: impl FnMut(Seen)) {
         let text = std::str::from_utf8(frame).unwrap();
+        assert!(text.ends_with("\n\n"), "a piece of an event: {text}");
+        text.split_inclusive("\n\n").for_each(|event| seen(self.take_event(event, unread_from)));
+    }
+
+    fn take_event(&mut self, text: &str, unread_from: &[u64]) -> Seen {
         let seen = read(text);
         match seen {
             Seen::Event { partition, sequence } => {

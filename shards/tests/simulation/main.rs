@@ -6,7 +6,7 @@
 //! client pulls a frame, time passes, a connection breaks, a node crashes and comes back. What a client may see is written
 //! down in `client`; bounds and counts are checked by `world`.
 //!
-//! `cargo test -p tidegate-shards --test simulation` runs 200 seeds. More, or one again:
+//! `cargo test -p tidegate-shards --test simulation` runs 40 seeds. More, or one again:
 //! `cargo xtask simulate --seeds 10000`, `cargo xtask simulate --seed 17`.
 
 mod client;
@@ -19,7 +19,7 @@ use std::panic;
 
 use world::World;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 40;
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok().filter(|text| !text.is_empty())?;

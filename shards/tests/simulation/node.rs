@@ -1,10 +1,9 @@
 //! One node: ingress's publisher, the lanes, and shards; driven step by step.
 
-#![expect(clippy::disallowed_types, reason = "the source of a replay is shared between threads, so it needs a lock")]
-
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use crossbeam::queue::SegQueue;
 use tidegate_shards::bell::Bell;
 use tidegate_shards::cursor::{ResumeFrom, Vector};
 use tidegate_shards::event::{EventLimits, decode_structured};
@@ -33,11 +32,11 @@ pub(crate) type Log = Vec<Vec<String>>;
 
 /// What shards want to have read again.
 #[derive(Debug, Default)]
-struct Asked(Mutex<Vec<ReplayRequest>>);
+struct Asked(SegQueue<ReplayRequest>);
 
 impl ReplaySource for Asked {
     fn request(&self, request: ReplayRequest) {
-        self.0.lock().unwrap().push(request);
+        self.0.push(request);
     }
 }
 
@@ -54,13 +53,15 @@ pub(crate) struct Node {
     again: Vec<Again>,
     asked: Arc<Asked>,
     segments: u64,
-    /// The next offset of each partition.
-    pub(crate) next: Vec<u64>,
+    /// The next offset of each partition; `None` until the node has found out where it begins.
+    pub(crate) next: Vec<Option<u64>>,
+    /// Slots get their numbers in the order in which partitions are found.
+    slots: Vec<usize>,
     extractors: Arc<Extractors>,
 }
 
 impl Node {
-    /// A node that begins to read at the end of the log.
+    /// A node that doesn't know yet what there is to read.
     pub(crate) fn start(
         shards: usize,
         mailbox_events: usize,
@@ -90,17 +91,16 @@ impl Node {
             all.push((shard, inbox));
         }
         let mut publisher = Publisher::new(event_lanes, interest, SEGMENT_BYTES, HISTORY_BYTES);
+        publisher.positions().opening();
         publisher.positions().name_source(0, "events", 7);
-        for (partition, events) in log.iter().enumerate() {
-            publisher.positions().start(partition as u32, 0, partition as u32, events.len() as u64);
-        }
         Self {
             publisher,
             shards: all,
             again,
             asked,
             segments: 0,
-            next: log.iter().map(|partition| partition.len() as u64).collect(),
+            next: vec![None; log.len()],
+            slots: Vec::new(),
             extractors: Arc::clone(extractors),
         }
     }
@@ -109,22 +109,41 @@ impl Node {
         self.shards.len()
     }
 
+    /// Ingress finds out that it begins to read this partition at its end; true if it had not before.
+    fn find(&mut self, log: &Log, partition: usize) -> bool {
+        if self.next[partition].is_some() {
+            return false;
+        }
+        let end = log[partition].len() as u64;
+        self.next[partition] = Some(end);
+        self.publisher.positions().start(self.slots.len() as u32, 0, partition as u32, end);
+        self.slots.push(partition);
+        if self.slots.len() == log.len() {
+            self.publisher.positions().opened();
+        }
+        true
+    }
+
     /// Ingress hears of interest, then takes up to so many events of a partition; fewer where a mailbox is full.
     pub(crate) fn ingest(&mut self, log: &Log, partition: usize, most: usize) {
         self.publisher.apply_interest();
+        if self.find(log, partition) {
+            return;
+        }
+        let slot = self.slots.iter().position(|found| *found == partition).unwrap() as u32;
         for _ in 0..most {
-            let offset = self.next[partition];
+            let offset = self.next[partition].unwrap();
             let Some(text) = log[partition].get(offset as usize) else { break };
             let event = decode_structured(text.as_bytes(), &self.extractors, &EventLimits::default()).unwrap();
             if self.publisher.wants(&event.event_type) {
-                let position = Position { partition: partition as u32, offset };
+                let position = Position { partition: slot, offset };
                 if self.publisher.publish(&event, position, 0).is_err() {
                     break;
                 }
             } else {
-                self.publisher.positions().advance(partition as u32, offset + 1);
+                self.publisher.positions().advance(slot, offset + 1);
             }
-            self.next[partition] += 1;
+            self.next[partition] = Some(offset + 1);
         }
         self.publisher.flush();
     }
@@ -141,15 +160,15 @@ impl Node {
 
     /// One pass over the log for all clients of a shard that have asked; then the shard takes what it brings.
     pub(crate) fn catch_up(&mut self, number: usize, log: &Log) {
-        let mut waiting = self.asked.0.lock().unwrap();
-        let requests: Vec<ReplayRequest> = waiting.extract_if(.., |request| request.shard == number).collect();
-        drop(waiting);
+        let waiting: Vec<ReplayRequest> = std::iter::from_fn(|| self.asked.0.pop()).collect();
+        let (requests, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|request| request.shard == number);
+        others.into_iter().for_each(|request| self.asked.0.push(request));
         if !requests.is_empty() {
             self.read_again(number, log, &requests);
         }
         let shard = &mut self.shards[number].0;
-        shard.take_replayed(&mut self.again[number].replayed);
-        shard.walk_on();
+        shard.take_replayed(&mut self.again[number].replayed, || 0);
+        shard.walk_on(|| 0);
     }
 
     fn read_again(&mut self, number: usize, log: &Log, requests: &[ReplayRequest]) {
@@ -162,13 +181,13 @@ impl Node {
         push(Replayed::Segment(Arc::clone(writer.segment())));
         let mut scratch = Scratch::default();
         let mut ends = Vec::new();
-        for (partition, events) in log.iter().enumerate() {
-            let from = requests.iter().map(|request| request.from[partition]).min().unwrap();
-            let to = requests.iter().map(|request| request.to[partition]).max().unwrap();
+        for (slot, events) in self.slots.iter().map(|partition| &log[*partition]).enumerate() {
+            let from = requests.iter().map(|request| request.from[slot]).min().unwrap();
+            let to = requests.iter().map(|request| request.to[slot]).max().unwrap();
             for offset in from..to {
                 let text = &events[offset as usize];
                 let event = decode_structured(text.as_bytes(), &self.extractors, &EventLimits::default()).unwrap();
-                let position = Position { partition: partition as u32, offset };
+                let position = Position { partition: slot as u32, offset };
                 let range = record::write(&mut writer, &event, position, "", 0, Transports::NONE, &mut scratch);
                 push(Replayed::Event(range.expect("the segment is larger than any log here")));
             }

@@ -241,13 +241,19 @@ impl World {
             }
             let Some(frame) = node.pull(seat.shard, seat.address) else { return };
             let client = &mut self.clients[number];
-            let unread: Vec<u64> =
-                self.before.iter().zip(&node.next).map(|(before, next)| before[*next as usize][client.key]).collect();
-            if let Seen::Event { partition, sequence } = client.take(&frame, &unread) {
-                for part in [number as u64, partition as u64, sequence] {
-                    self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
+            // Nobody knows where a partition begins that the node has not found yet.
+            let unread = |(before, next): (&Vec<Box<[u64]>>, &Option<u64>)| {
+                next.map_or(u64::MAX, |next| before[next as usize][client.key])
+            };
+            let unread: Vec<u64> = self.before.iter().zip(&node.next).map(unread).collect();
+            let digest = &mut self.digest;
+            client.take(&frame, &unread, |seen| {
+                if let Seen::Event { partition, sequence } = seen {
+                    for part in [number as u64, partition as u64, sequence] {
+                        *digest = (*digest ^ part).wrapping_mul(0x0100_0000_01b3);
+                    }
                 }
-            }
+            });
         }
     }
 
