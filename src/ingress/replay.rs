@@ -149,18 +149,7 @@ impl Replayer {
         for slot in plan.doubtful() {
             let Some(place) = plan.layout.slot(slot) else { continue };
             let topic = self.settings.source_topics[place.source].clone();
-            // A broker that has just come back says for a moment that its log ends before events it has given out already.
-            let until_ms = clock::now_ms() + SETTLE_MS;
-            let watermarks = loop {
-                let (low, high) =
-                    self.retry(|| asker.fetch_watermarks(&topic, number(place.partition), ANSWER_TIMEOUT))?;
-                let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
-                let settled = plan.to.get(slot).is_none_or(|to| watermarks.high >= *to);
-                if settled || clock::now_ms() >= until_ms {
-                    break watermarks;
-                }
-                std::thread::sleep(RETRY);
-            };
+            let watermarks = self.watermarks(&plan, slot, &topic, number(place.partition), asker)?;
             plan.know(slot, watermarks);
         }
         self.metrics.replay_passes.add(1);
@@ -177,10 +166,38 @@ impl Replayer {
         }
         self.read(&mut plan, &shards, consumer, asker)?;
         for &shard in &shards {
+            for loss in plan.shortened() {
+                self.push(shard, Replayed::Lost(loss))?;
+            }
             self.push(shard, Replayed::Done(Arc::clone(&plan.to)))?;
             self.lanes[shard].flush();
         }
         Ok(())
+    }
+
+    /// A partition's watermarks. A broker that has just come back says for a moment that its log ends before events it has
+    /// given out already: that is waited for.
+    fn watermarks(
+        &self,
+        plan: &Plan,
+        slot: usize,
+        topic: &str,
+        partition: i32,
+        asker: &BaseConsumer<LogContext>,
+    ) -> Result<Watermarks, Stopped> {
+        let until_ms = clock::now_ms() + SETTLE_MS;
+        loop {
+            let (low, high) = self.retry(|| asker.fetch_watermarks(topic, partition, ANSWER_TIMEOUT))?;
+            let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
+            let settled = plan.to.get(slot).is_none_or(|to| watermarks.high >= *to);
+            if settled || clock::now_ms() >= until_ms {
+                return Ok(watermarks);
+            }
+            if self.replays.stop.requested() {
+                return Err(Stopped);
+            }
+            std::thread::sleep(RETRY);
+        }
     }
 
     /// Moves a request to the first offsets since a time.
@@ -307,11 +324,11 @@ impl Replayer {
                 let Some(place) = plan.layout.slot(slot) else { return Ok(()) };
                 let topic = self.settings.source_topics[place.source].clone();
                 let partition = number(place.partition);
-                let (low, high) = self.retry(|| asker.fetch_watermarks(&topic, partition, ANSWER_TIMEOUT))?;
-                plan.know(slot, Watermarks { low: unsigned(low), high: unsigned(high) });
+                let watermarks = self.watermarks(plan, slot, &topic, partition, asker)?;
+                plan.know(slot, watermarks);
                 plan.restart(slot);
                 for &shard in shards {
-                    let loss = Loss { reason: Reason::Expired, slot: Some(slot), from: 0, to: unsigned(low) };
+                    let loss = Loss { reason: Reason::Expired, slot: Some(slot), from: 0, to: watermarks.low };
                     self.push(shard, Replayed::Lost(loss))?;
                 }
             }

@@ -1,6 +1,6 @@
 //! What a pass over Kafka reads: a pure state machine over the requests that it serves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidegate_shards::cursor::{Layout, Loss, Reason, Vector};
@@ -42,6 +42,8 @@ pub(super) struct Plan {
     ahead: HashSet<usize>,
     watermarks: BTreeMap<usize, Watermarks>,
     ended: Vec<usize>,
+    /// Slots whose log ends before what was read of it.
+    short: BTreeSet<usize>,
 }
 
 impl Plan {
@@ -65,7 +67,16 @@ impl Plan {
             }
         }
         let types = requests.iter().flat_map(|request| request.event_types.iter().cloned()).collect();
-        Self { layout, to: Vector::new(to), types, ranges, ahead, watermarks: BTreeMap::new(), ended: Vec::new() }
+        Self {
+            layout,
+            to: Vector::new(to),
+            types,
+            ranges,
+            ahead,
+            watermarks: BTreeMap::new(),
+            ended: Vec::new(),
+            short: BTreeSet::new(),
+        }
     }
 
     /// Slots whose watermarks must be known before the pass begins.
@@ -76,12 +87,16 @@ impl Plan {
         slots
     }
 
-    /// Takes watermarks in.
+    /// Takes watermarks in. A log that ends before the range does is read to its end; the rest is lost.
     pub(super) fn know(&mut self, slot: usize, watermarks: Watermarks) {
         self.watermarks.insert(slot, watermarks);
         if let Some(range) = self.ranges.get_mut(&slot) {
             range.next = range.next.max(watermarks.low);
-            if range.next >= range.to.min(watermarks.high) {
+            if watermarks.high < range.to && range.state != State::Ended {
+                range.to = watermarks.high;
+                self.short.insert(slot);
+            }
+            if range.next >= range.to {
                 self.finish(slot);
             }
         }
@@ -101,6 +116,15 @@ impl Plan {
             }
         };
         self.watermarks.iter().filter_map(loss).collect()
+    }
+
+    /// What nobody can read again, to be told when all else was read: the log is shorter than it was.
+    pub(super) fn shortened(&self) -> Vec<Loss> {
+        let loss = |&slot: &usize| {
+            let to = self.to.get(slot).copied()?;
+            Some(Loss { reason: Reason::Truncated, slot: Some(slot), from: 0, to })
+        };
+        self.short.iter().filter_map(loss).collect()
     }
 
     /// Where to begin in each slot.
@@ -248,6 +272,22 @@ mod tests {
         assert!(plan.is_complete() && plan.losses(&request(&[15], &[9])).is_empty());
         let losses = plan.losses(&request(&[25], &[9]));
         assert_eq!(losses, [Loss { reason: Reason::Truncated, slot: Some(0), from: 25, to: 20 }]);
+    }
+
+    #[test]
+    fn a_log_that_is_shorter_than_what_was_read_of_it_is_read_to_its_end_and_the_rest_is_a_loss() {
+        let truncated = |to| vec![Loss { reason: Reason::Truncated, slot: Some(0), from: 0, to }];
+        let mut plan = Plan::new(&[request(&[2], &[9])]);
+        know_all(&mut plan, 0, 4);
+        assert!(plan.take(0, 2) && !plan.is_complete() && plan.take(0, 3) && plan.is_complete());
+        assert_eq!(plan.shortened(), truncated(9));
+        let mut plan = Plan::new(&[request(&[5], &[9])]);
+        know_all(&mut plan, 0, 5);
+        assert!(plan.is_complete());
+        assert_eq!(plan.shortened(), truncated(9));
+        let mut plan = Plan::new(&[request(&[5], &[9])]);
+        know_all(&mut plan, 0, 12);
+        assert!(plan.shortened().is_empty());
     }
 
     #[test]
