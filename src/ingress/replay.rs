@@ -189,8 +189,7 @@ impl Replayer {
         loop {
             let (low, high) = self.retry(|| asker.fetch_watermarks(topic, partition, ANSWER_TIMEOUT))?;
             let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
-            let settled = plan.to.get(slot).is_none_or(|to| watermarks.high >= *to);
-            if settled || clock::now_ms() >= until_ms {
+            if plan.is_whole(slot, watermarks) || clock::now_ms() >= until_ms {
                 return Ok(watermarks);
             }
             if self.replays.stop.requested() {

@@ -182,8 +182,9 @@ impl Node {
         let mut scratch = Scratch::default();
         let mut ends = Vec::new();
         for (slot, events) in self.slots.iter().map(|partition| &log[*partition]).enumerate() {
-            let from = requests.iter().map(|request| request.from[slot]).min().unwrap();
-            let to = requests.iter().map(|request| request.to[slot]).max().unwrap();
+            // Who asked before a slot was found doesn't know it.
+            let from = requests.iter().map(|request| request.from.get(slot).copied().unwrap_or(0)).min().unwrap();
+            let to = requests.iter().map(|request| request.to.get(slot).copied().unwrap_or(0)).max().unwrap();
             for offset in from..to {
                 let text = &events[offset as usize];
                 let event = decode_structured(text.as_bytes(), &self.extractors, &EventLimits::default()).unwrap();

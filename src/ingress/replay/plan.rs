@@ -38,8 +38,8 @@ pub(super) struct Plan {
     /// The types that any of them may want.
     pub(super) types: HashSet<Box<str>>,
     ranges: BTreeMap<usize, Range>,
-    /// Slots in which a client claims to have seen more than the node.
-    ahead: HashSet<usize>,
+    /// Slots in which a client claims to have seen more than the node, and how far.
+    ahead: BTreeMap<usize, u64>,
     watermarks: BTreeMap<usize, Watermarks>,
     ended: Vec<usize>,
     /// Slots whose log ends before what was read of it.
@@ -55,15 +55,17 @@ impl Plan {
             to.resize(to.len().max(request.to.len()), 0);
             to.iter_mut().zip(request.to.iter()).for_each(|(to, other)| *to = (*to).max(*other));
         }
-        let (mut ranges, mut ahead) = (BTreeMap::new(), HashSet::new());
+        let (mut ranges, mut ahead) = (BTreeMap::new(), BTreeMap::new());
         for (slot, _) in layout.slots() {
             let Some(&to) = to.get(slot) else { continue };
             let next = requests.iter().map(|request| request.from.get(slot).copied().unwrap_or(0)).min().unwrap_or(to);
             if next < to {
                 ranges.insert(slot, Range { next, to, state: State::Reading });
             }
-            if requests.iter().any(|request| request.from.get(slot).is_some_and(|from| *from > to)) {
-                ahead.insert(slot);
+            if let Some(from) = requests.iter().filter_map(|request| request.from.get(slot).copied()).max()
+                && from > to
+            {
+                ahead.insert(slot, from);
             }
         }
         let types = requests.iter().flat_map(|request| request.event_types.iter().cloned()).collect();
@@ -81,10 +83,16 @@ impl Plan {
 
     /// Slots whose watermarks must be known before the pass begins.
     pub(super) fn doubtful(&self) -> Vec<usize> {
-        let mut slots: Vec<usize> = self.ranges.keys().chain(&self.ahead).copied().collect();
+        let mut slots: Vec<usize> = self.ranges.keys().chain(self.ahead.keys()).copied().collect();
         slots.sort_unstable();
         slots.dedup();
         slots
+    }
+
+    /// Does the log hold all that the node, or any client, has seen of it?
+    pub(super) fn is_whole(&self, slot: usize, watermarks: Watermarks) -> bool {
+        let read = self.to.get(slot).copied().unwrap_or(0);
+        watermarks.high >= read.max(self.ahead.get(&slot).copied().unwrap_or(0))
     }
 
     /// Takes watermarks in. A log that ends before the range does is read to its end; the rest is lost.
@@ -270,6 +278,7 @@ mod tests {
         let mut plan = Plan::new(&[request(&[15], &[9])]);
         know_all(&mut plan, 0, 20);
         assert!(plan.is_complete() && plan.losses(&request(&[15], &[9])).is_empty());
+        assert!(!plan.is_whole(0, Watermarks { low: 0, high: 9 }) && plan.is_whole(0, Watermarks { low: 0, high: 15 }));
         let losses = plan.losses(&request(&[25], &[9]));
         assert_eq!(losses, [Loss { reason: Reason::Truncated, slot: Some(0), from: 25, to: 20 }]);
     }
