@@ -34,6 +34,8 @@ pub(super) struct Rig {
     publisher: Publisher,
     inbox: Inbox,
     offset: u64,
+    /// The shard's ends of its connections. They stay open as long as it knows their numbers, which another test's socket would get otherwise.
+    sockets: Vec<UnixStream>,
 }
 
 impl Rig {
@@ -43,7 +45,7 @@ impl Rig {
         let publisher = Publisher::new(vec![events], Arc::clone(&interest), 64 << 10, 1 << 20);
         let metrics = Arc::<ShardMetrics>::default();
         let shard = Shard::new(0, Arc::new(settings), metrics, interest, Bell::new().unwrap(), 0);
-        Self { shard, publisher, inbox, offset: 0 }
+        Self { shard, publisher, inbox, offset: 0, sockets: Vec::new() }
     }
 
     pub(super) fn publish(&mut self, event_type: &str, id: &str, filler: usize) {
@@ -78,7 +80,9 @@ impl Rig {
         self.shard.open(address, output(ours.as_raw_fd()), b"HEAD|".to_vec(), "token", 0);
         self.shard.set_subscriptions(address, &parse_list(subscriptions).unwrap(), None);
         self.shard.opened(address);
-        (address, ours, theirs)
+        let same = ours.try_clone().unwrap();
+        self.sockets.push(ours);
+        (address, same, theirs)
     }
 
     fn event_stream(&mut self, subscriptions: &str) -> (Address, UnixStream, UnixStream) {
