@@ -45,6 +45,8 @@ pub(super) struct Client {
     is_ready: bool,
     is_warm: bool,
     is_done: bool,
+    /// It knows how much there is to see.
+    knows_goal: bool,
 }
 
 impl Client {
@@ -63,6 +65,7 @@ impl Client {
             is_ready: false,
             is_warm: false,
             is_done: false,
+            knows_goal: false,
             fleet,
         }
     }
@@ -124,6 +127,12 @@ impl Client {
             let closed = tokio::select! {
                 read = timeout(self.fleet.patience, exchange.read()) => read.map_err(|_| Cause::Silence)??,
                 () = self.fleet.stopped() => return Ok(()),
+                // Who has everything by then hears nothing more that would make it look.
+                () = self.fleet.has_goal(), if !self.knows_goal => {
+                    self.knows_goal = true;
+                    self.take_stock();
+                    continue;
+                }
             };
             let left_over = exchange.left_over;
             let arrived = Arrived { bytes: &mut exchange.buffer, left_over, closed };
@@ -210,6 +219,11 @@ impl Client {
             self.is_warm = true;
             self.fleet.warm.fetch_add(1, Relaxed);
         }
+        self.take_stock();
+    }
+
+    /// Counts itself among those that have everything, once it has.
+    fn take_stock(&mut self) {
         if !self.is_done
             && let Some(goal) = self.fleet.goal()
             && self.auditor.has_reached(goal.of_group(self.group))

@@ -58,6 +58,7 @@ pub(super) struct Fleet {
     pub(super) skipped: AtomicU64,
     ends: Mutex<BTreeMap<String, u64>>,
     goal: OnceLock<Goal>,
+    has_goal: watch::Sender<bool>,
     stop: watch::Sender<bool>,
 }
 
@@ -76,6 +77,14 @@ impl Fleet {
     /// From now on, clients that have seen all this are done.
     pub(super) fn set_goal(&self, goal: Goal) {
         let _ = self.goal.set(goal);
+        self.has_goal.send_replace(true);
+    }
+
+    /// Resolves when there is a goal.
+    pub(super) async fn has_goal(&self) {
+        let mut has_goal = self.has_goal.subscribe();
+        // The sender lives as long as this.
+        let _ = has_goal.wait_for(|has_goal| *has_goal).await;
     }
 
     pub(super) fn goal(&self) -> Option<&Goal> {
@@ -151,6 +160,7 @@ pub(super) fn start(plan: FleetPlan, violations: &Arc<Violations>) -> Result<(Ru
         skipped: AtomicU64::new(0),
         ends: Mutex::default(),
         goal: OnceLock::new(),
+        has_goal: watch::Sender::new(false),
         stop: watch::Sender::new(false),
     });
     let (embark, embarked) = oneshot::channel();
