@@ -23,7 +23,7 @@ mod resume;
 mod tests;
 
 pub use layout::{Layout, Positions, Slot, Source, Vector};
-pub use resume::{Loss, Reason, Resolved, ResumeFrom, resolve};
+pub use resume::{Loss, Reason, Resolved, ResumeFrom, is_beyond, resolve};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -153,7 +153,9 @@ impl Publisher {
         }
         for _ in 0..self.unanswered.len() {
             let Some((shard, answer)) = self.unanswered.pop_front() else { break };
-            if self.lanes[shard].has_room(3) {
+            // Before a partition's position is known, nobody can say from which event on a subscription is in force.
+            let too_early = matches!(answer, Unanswered::InterestKnown(_)) && self.positions.layout().is_opening();
+            if !too_early && self.lanes[shard].has_room(3) {
                 self.tell_position(shard);
                 let mail = match answer {
                     Unanswered::InterestKnown(ticket) => Mail::InterestKnown(ticket),

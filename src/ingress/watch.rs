@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 
@@ -23,6 +25,9 @@ const REFRESH_MS: u64 = 2_000;
 const RETRY_MS: u64 = 250;
 /// Time for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a partition that can't be asked for its end, such as one without a leader, keeps the node from opening, in
+/// milliseconds since Kafka first answered.
+const PATIENCE_MS: u64 = 30_000;
 
 /// From the watcher to the reader. Topics are named by their index in [`Watch::topics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,18 @@ pub(crate) enum Assignment {
     Topic { topic: usize, id: u128 },
     /// The partition is gone.
     Stop { topic: usize, partition: u32 },
-    /// Everything that was there at the first look has been assigned by now; said once.
+    /// Everything that was there at the first look has been assigned by now, or could not be for long; said once.
+    Complete,
+}
+
+/// What a look at all topics has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Kafka doesn't answer.
+    OutOfReach,
+    /// The start of some partition isn't known.
+    Incomplete,
+    /// Everything there is is being read.
     Complete,
 }
 
@@ -107,13 +123,20 @@ impl Watch {
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
         let mut discovery = Discovery::new(self.topics.len());
         self.ids = vec![None; self.topics.len()];
-        let mut said = false;
+        let began = Timestamp::now();
+        let mut answered_ms = None;
+        let mut late = None;
         loop {
-            let complete = self.look(&client, &mut discovery);
-            if complete && !said {
-                said = true;
-                self.assign(Assignment::Complete);
+            let look = self.look(&client, &mut discovery, late);
+            if look != Look::OutOfReach && late.is_none() {
+                let waited_ms = clock::now_ms() - *answered_ms.get_or_insert_with(clock::now_ms);
+                if look == Look::Complete || waited_ms >= PATIENCE_MS {
+                    self.complain(&discovery);
+                    late = Some(began);
+                    self.assign(Assignment::Complete);
+                }
             }
+            let complete = look == Look::Complete;
             // Serves librdkafka's log; without a group there is nothing to consume.
             let _ = client.poll(Duration::ZERO);
             let pause = Duration::from_millis(if complete { REFRESH_MS } else { RETRY_MS });
@@ -127,8 +150,13 @@ impl Watch {
         }
     }
 
-    /// One look at all topics; true if everything there is is being read.
-    fn look(&mut self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
+    /// One look at all topics. `late`: the node is open, and began at this time.
+    fn look(
+        &mut self,
+        client: &BaseConsumer<LogContext>,
+        discovery: &mut Discovery,
+        late: Option<Timestamp>,
+    ) -> Look {
         let (mut partitions, mut without_leader, mut made) = (0, 0, false);
         for index in 0..self.topics.len() {
             let listed = list(client, &self.topics[index].name);
@@ -168,15 +196,31 @@ impl Watch {
                 }
                 Err(error) => {
                     self.note_failure(&error);
-                    return false;
+                    return Look::OutOfReach;
                 }
             }
         }
         self.reachability.count_partitions(partitions, without_leader);
-        self.resolve(client, discovery) && !made
+        if self.resolve(client, discovery, late) && !made { Look::Complete } else { Look::Incomplete }
     }
 
-    fn resolve(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery) -> bool {
+    fn complain(&self, discovery: &Discovery) {
+        for (index, partition, _) in discovery.unresolved() {
+            let topic = &self.topics[index].name;
+            tracing::error!(
+                topic,
+                partition,
+                "the partition can't be asked for its end; the node opens without it and reads it from the time of its own start once it can"
+            );
+        }
+    }
+
+    fn resolve(
+        &self,
+        client: &BaseConsumer<LogContext>,
+        discovery: &mut Discovery,
+        late: Option<Timestamp>,
+    ) -> bool {
         let unresolved = discovery.unresolved();
         let mut complete = true;
         for (index, partition, start) in unresolved {
@@ -185,7 +229,17 @@ impl Watch {
             match client.fetch_watermarks(topic, number, ANSWER_TIMEOUT) {
                 Ok((low, high)) => {
                     let watermark = |offset: i64| u64::try_from(offset).unwrap_or(0);
-                    let resume = Resume::decide(start, watermark(low), watermark(high));
+                    let mut resume = Resume::decide(start, watermark(low), watermark(high));
+                    if let (StartFrom::End, Some(began)) = (start, late) {
+                        match first_since(client, topic, number, began) {
+                            Ok(first) => resume = Resume::At(first.unwrap_or(watermark(high))),
+                            Err(error) => {
+                                tracing::info!(topic, partition, %error, "the partition can't be read yet");
+                                complete = false;
+                                continue;
+                            }
+                        }
+                    }
                     self.tell(topic, partition, start, resume);
                     discovery.resolved(index, partition);
                     self.assign(Assignment::Start { topic: index, partition, offset: resume.offset() });
@@ -239,6 +293,22 @@ impl Watch {
 /// The id by which Kafka tells a topic from one of the same name made later; `None` where the brokers don't say.
 fn topic_id(client: &BaseConsumer<LogContext>, topic: &str) -> Option<u128> {
     super::native::topic_id(client.client().native_ptr(), topic, ANSWER_TIMEOUT)
+}
+
+/// The offset of the first message since a time, if there is one.
+fn first_since(
+    client: &BaseConsumer<LogContext>,
+    topic: &str,
+    partition: i32,
+    time: Timestamp,
+) -> KafkaResult<Option<u64>> {
+    let mut times = TopicPartitionList::new();
+    times.add_partition_offset(topic, partition, Offset::Offset(time.as_millisecond()))?;
+    let found = client.offsets_for_times(times, ANSWER_TIMEOUT)?;
+    Ok(match found.find_partition(topic, partition).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
+        _ => None,
+    })
 }
 
 /// How many partitions a topic has, and how many of them have no leader at the moment; `None` where there is no such topic.

@@ -172,3 +172,15 @@ fn an_interrupt_ends_all_connections_at_once() {
     }
     assert!(gateway.wait_for_end().success());
 }
+
+#[test]
+fn a_hang_up_ends_no_gateway_that_has_no_certificates_to_read_again() {
+    let mut gateway = Gateway::start();
+    let mut client = WebSocketClient::open(&gateway, "");
+    gateway.signal("HUP");
+    gateway.wait_for_log("SIGHUP");
+    gateway.assert_alive();
+    gateway.signal("INT");
+    assert_eq!(u16::from(client.wait_for_close().code), 1012);
+    assert!(gateway.wait_for_end().success());
+}

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Cursor, Layout};
+use super::{Cursor, Layout, Source, TopicOffsets};
 
 /// Where a client wants to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub enum Reason {
     TopicRecreated,
     /// This node doesn't read a topic of the cursor.
     TopicNotRead,
+    /// This node reads the topic, but not a partition that the cursor names.
+    PartitionNotRead,
     /// The events were deleted before the client came back (retention, or `HISTORY_BYTES` on the local hub).
     Expired,
     /// The partition is shorter than the cursor says: it was truncated.
@@ -61,6 +63,7 @@ impl Reason {
             Self::HubRestarted => "hub_restarted",
             Self::TopicRecreated => "topic_recreated",
             Self::TopicNotRead => "topic_not_read",
+            Self::PartitionNotRead => "partition_not_read",
             Self::Expired => "expired",
             Self::Truncated => "truncated",
         }
@@ -96,8 +99,7 @@ pub fn resolve(cursor: &Cursor, layout: &Layout, now: &[u64], local: bool) -> Re
     let mut resolved = Resolved { next: now.to_vec(), losses: Vec::new() };
     for source in layout.sources() {
         let Some(topic) = cursor.topics.iter().find(|topic| topic.name == source.name_print()) else { continue };
-        let ours = source.incarnation_print();
-        let same = topic.incarnation == ours || topic.incarnation == 0 || ours == 0;
+        let same = same_incarnation(topic, source);
         for (partition, slot) in source.slots.iter().enumerate() {
             let Some(slot) = slot.map(|slot| slot as usize).filter(|slot| *slot < now.len()) else { continue };
             let seen = topic.next.get(partition).copied().flatten();
@@ -108,8 +110,41 @@ pub fn resolve(cursor: &Cursor, layout: &Layout, now: &[u64], local: bool) -> Re
             }
         }
     }
+    let unread = unread_partitions(cursor, layout);
+    resolved.losses.extend(unread.map(|from| Loss { reason: Reason::PartitionNotRead, slot: None, from, to: from }));
     let unknown =
         cursor.topics.iter().filter(|topic| layout.sources().iter().all(|own| own.name_print() != topic.name));
     resolved.losses.extend(unknown.map(|_| Loss { reason: Reason::TopicNotRead, slot: None, from: 0, to: 0 }));
     resolved
+}
+
+/// Does the cursor know more of these topics than this node: a partition that it doesn't read yet, or another incarnation? A node
+/// looks at its topics every few seconds, so another one may have found it earlier. Until then nobody can say which of its events
+/// the client has.
+#[must_use]
+pub fn is_beyond(cursor: &Cursor, layout: &Layout) -> bool {
+    let remade = |source: &Source| {
+        let topic = cursor.topics.iter().find(|topic| topic.name == source.name_print());
+        topic.is_some_and(|topic| !same_incarnation(topic, source))
+    };
+    unread_partitions(cursor, layout).next().is_some() || layout.sources().iter().any(remade)
+}
+
+/// The positions in partitions, of topics that are read, which are not.
+fn unread_partitions(cursor: &Cursor, layout: &Layout) -> impl Iterator<Item = u64> {
+    let of_source = |source: &Source| {
+        let topic = cursor.topics.iter().find(|topic| topic.name == source.name_print());
+        let topic = topic.filter(|topic| same_incarnation(topic, source));
+        let positions = topic.map(|topic| topic.next.iter().enumerate()).into_iter().flatten();
+        // Whoever has seen nothing of a partition gets all of it once it is read.
+        let seen = positions.filter_map(|(partition, next)| Some((partition, next.filter(|next| *next > 0)?)));
+        let unread = seen.filter(|(partition, _)| source.slots.get(*partition).copied().flatten().is_none());
+        unread.map(|(_, next)| next).collect::<Vec<_>>()
+    };
+    layout.sources().iter().flat_map(of_source)
+}
+
+fn same_incarnation(topic: &TopicOffsets, source: &Source) -> bool {
+    let ours = source.incarnation_print();
+    topic.incarnation == ours || topic.incarnation == 0 || ours == 0
 }

@@ -60,6 +60,27 @@ fn a_topic_made_anew_and_a_topic_that_is_not_read_are_losses() {
 }
 
 #[test]
+fn a_cursor_that_knows_more_than_the_node_is_told_apart_from_one_that_does_not() {
+    let beyond = |cursor: &Positions, node: &Positions| is_beyond(&Cursor::parse(&text(cursor)).unwrap(), node.layout());
+    let node = positions(&[("a", 1, &[5, 6])]);
+    assert!(!beyond(&positions(&[("a", 1, &[5, 6])]), &node));
+    assert!(!beyond(&positions(&[("a", 1, &[5])]), &node), "the node reads more");
+    assert!(beyond(&positions(&[("a", 1, &[5, 6, 1])]), &node), "a partition that the node has not found");
+    assert!(!beyond(&positions(&[("a", 1, &[5, 6, 0])]), &node), "nothing was seen of it");
+    assert!(beyond(&positions(&[("a", 2, &[5])]), &node), "another incarnation");
+    assert!(!beyond(&positions(&[("b", 2, &[5])]), &node), "a topic that the node does not read at all");
+}
+
+#[test]
+fn a_partition_that_the_node_does_not_read_is_a_loss_in_the_end() {
+    let cursor = Cursor::parse(&text(&positions(&[("a", 1, &[5, 7])]))).unwrap();
+    let node = positions(&[("a", 1, &[9])]);
+    let resolved = resolve(&cursor, node.layout(), node.next(), false);
+    assert_eq!(resolved.next, [5]);
+    assert_eq!(resolved.losses, [Loss { reason: Reason::PartitionNotRead, slot: None, from: 7, to: 7 }]);
+}
+
+#[test]
 fn what_is_presented_is_a_cursor_a_time_the_beginning_or_unknown() {
     assert_eq!(ResumeFrom::parse("earliest"), ResumeFrom::Earliest);
     assert_eq!(ResumeFrom::parse("1970-01-01T00:00:01Z"), ResumeFrom::Time(1_000));

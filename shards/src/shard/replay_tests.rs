@@ -97,8 +97,13 @@ impl Node {
     }
 
     fn publish(&mut self, partition: usize, event_type: &'static str) {
-        let offset = self.log[partition].len();
         self.log[partition].push(event_type);
+        self.publish_again(partition, self.log[partition].len() - 1);
+    }
+
+    /// The node reads an event of the log.
+    fn publish_again(&mut self, partition: usize, offset: usize) {
+        let event_type = self.log[partition][offset];
         let slot = u32::try_from(partition).unwrap();
         if self.publisher.wants(event_type) {
             let position = Position { partition: slot, offset: offset as u64 };
@@ -197,6 +202,11 @@ impl Client {
         self.connection = Some((address, ours, theirs));
     }
 
+    fn is_in_force(&mut self, node: &mut Node) -> bool {
+        self.read(&node.log);
+        self.next.is_some()
+    }
+
     fn disconnect(&mut self, node: &mut Node) {
         self.read(&node.log);
         if let Some((address, ..)) = self.connection.take() {
@@ -251,7 +261,7 @@ impl Client {
                 let partition = usize::try_from(data["partition"].as_u64().unwrap()).unwrap();
                 assert!(offset >= next[partition], "event {offset} of {partition} came again: {next:?}");
                 assert_eq!(at[partition], offset + 1, "the cursor stands after the event");
-                for (partition, log) in log.iter().enumerate() {
+                for (partition, log) in log.iter().take(at.len()).enumerate() {
                     let own = at[partition] == offset + 1 && data["partition"] == partition;
                     let missed = skipped(log, next[partition], if own { offset } else { at[partition] });
                     assert_eq!(missed, Vec::<usize>::new(), "of {partition}: {next:?} to {at:?}");
@@ -407,6 +417,73 @@ fn a_client_that_comes_to_a_node_which_knows_no_partition_yet_waits_and_misses_n
     young.settle();
     client.read(&young.log);
     assert_eq!((client.seen, client.losses), (3, 0));
+}
+
+#[test]
+fn a_client_that_has_seen_a_partition_which_the_node_has_not_found_waits_until_it_has() {
+    let mut node = Node::new(1 << 20, false);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    (0..2).for_each(|partition| node.publish(partition, "a"));
+    node.settle();
+    client.read(&node.log);
+    client.disconnect(&mut node);
+    let (log, mut other) = (std::mem::take(&mut node.log), Node::unopened());
+    other.log = log;
+    other.publisher.positions().start(0, 0, 0, 1);
+    other.publisher.positions().opened();
+    client.connect(&mut other);
+    other.settle();
+    // The partition has appeared since, and is read from its beginning.
+    other.publisher.positions().start(1, 0, 1, 0);
+    other.publish_again(1, 0);
+    other.shard.tick(1_000);
+    other.settle();
+    other.publish(1, "a");
+    other.settle();
+    client.read(&other.log);
+    assert_eq!((client.seen, client.losses), (3, 0));
+}
+
+#[test]
+fn a_client_that_has_seen_a_partition_which_the_node_never_finds_is_told() {
+    let mut node = Node::new(1 << 20, false);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    (0..2).for_each(|partition| node.publish(partition, "a"));
+    node.settle();
+    client.read(&node.log);
+    client.disconnect(&mut node);
+    let mut other = Node::unopened();
+    other.log = std::mem::take(&mut node.log);
+    other.publisher.positions().start(0, 0, 0, 1);
+    other.publisher.positions().opened();
+    client.connect(&mut other);
+    other.settle();
+    client.read(&other.log);
+    assert_eq!(client.losses, 0, "it waits");
+    other.shard.tick(10_000);
+    other.settle();
+    other.publish(0, "a");
+    other.settle();
+    client.read(&other.log);
+    assert_eq!((client.seen, client.losses), (3, 1));
+}
+
+#[test]
+fn a_first_subscription_is_not_in_force_before_the_node_knows_where_it_reads() {
+    let mut node = Node::unopened();
+    node.publisher.positions().start(0, 0, 0, 0);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    assert!(!client.is_in_force(&mut node), "the second partition's place isn't known");
+    node.publisher.positions().start(1, 0, 1, 0);
+    node.publisher.positions().opened();
+    node.settle();
+    assert!(client.is_in_force(&mut node));
 }
 
 #[test]

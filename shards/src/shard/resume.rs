@@ -6,10 +6,13 @@ use super::own_events;
 use super::replay::{Client, PARKED_MS, Stage};
 use super::subscribe::SetReply;
 use crate::clock;
-use crate::cursor::{Loss, Reason, Resolved, ResumeFrom, resolve};
+use crate::cursor::{Layout, Loss, Reason, Resolved, ResumeFrom, is_beyond, resolve};
 use crate::mailbox::{Kept, SetOutcome};
 use crate::replay::ReplayRequest;
 use crate::subscription::{CompiledSubscription, Subscription, echo};
+
+/// How long a client whose cursor knows more of the topics than this node waits for the node to find it too, in milliseconds.
+const BEYOND_MS: u64 = 5_000;
 
 /// A client whose subscriptions aren't in force yet.
 #[derive(Debug)]
@@ -20,6 +23,17 @@ pub(super) struct First {
     since_us: u64,
     reply: Option<SetReply>,
     client: Client,
+    /// When it came, in milliseconds.
+    came_ms: u64,
+}
+
+impl First {
+    /// Must it wait until the node knows more? A partition that it doesn't know yet would begin where the node finds it, and the
+    /// cursor's place in it be forgotten.
+    fn must_wait(&self, layout: &Layout, local: bool, now_ms: u64) -> bool {
+        let beyond = matches!(&self.from, ResumeFrom::Cursor(cursor) if is_beyond(cursor, layout));
+        layout.is_opening() || (beyond && !local && now_ms < self.came_ms + BEYOND_MS)
+    }
 }
 
 impl Shard {
@@ -46,7 +60,7 @@ impl Shard {
             _ => 0,
         };
         let client = Client::new(address, compiled, types);
-        let first = First { echo: Some(echo(subscriptions)), from, since_us, reply, client };
+        let first = First { echo: Some(echo(subscriptions)), from, since_us, reply, client, came_ms: self.now_ms };
         self.replays.first.insert(address.slot, Box::new(first));
         self.ask(address);
     }
@@ -83,8 +97,7 @@ impl Shard {
             && let Some(mut first) = self.replays.first.remove(&address.slot)
         {
             self.requests.known(&first.client.types, transports);
-            if kept.layout.is_opening() {
-                // A partition that isn't known yet would begin at its end, and the cursor's place in it be forgotten.
+            if first.must_wait(&kept.layout, self.replays.source.is_none(), self.now_ms) {
                 first.client.stage = Stage::Parked(self.now_ms + PARKED_MS);
                 self.replays.parked += 1;
                 self.replays.first.insert(address.slot, first);
@@ -112,7 +125,7 @@ impl Shard {
 
     /// The subscriptions are in force: the client is told so, and what can't be proven.
     fn begin(&mut self, first: First, kept: &Kept) {
-        let First { echo, from, since_us, reply, mut client } = first;
+        let First { echo, from, since_us, reply, mut client, .. } = first;
         let (address, slot) = (client.address, client.address.slot);
         let local = self.replays.source.is_none();
         let allowed = self.settings.replay_earliest;

@@ -105,6 +105,7 @@ impl Client {
             Seen::SubscriptionsSet => {
                 for (next, unread) in self.next.iter_mut().zip(unread_from) {
                     if *next == Next::Any {
+                        assert_ne!(*unread, u64::MAX, "in force before the node knows where it reads");
                         *next = Next::AtMost(*unread);
                     }
                 }
