@@ -291,7 +291,7 @@ fn a_broker_that_is_away_at_the_start_is_waited_for_and_health_says_so() {
     });
     assert!(unhealthy.text().contains("Kafka"), "{:?}", unhealthy.text());
     let mut client = EventStream::open(&gateway, &query(&to_type("greeting")));
-    assert_eq!(client.next_event().event_type, "rig.connection.create");
+    assert_eq!(client.next_event().name, "rig.connection.create");
 
     let Some(kafka) = own_broker("a broker that comes late", Some(port)) else { return };
     let producer = Producer::new(kafka.brokers());
@@ -300,9 +300,9 @@ fn a_broker_that_is_away_at_the_start_is_waited_for_and_health_says_so() {
         (gateway.call_internal(Request::get("/health")).status == 200).then_some(())
     });
     client.set_read_timeout(KAFKA_DEADLINE);
-    assert_eq!(client.next_event().event_type, "rig.subscriptions_set", "only now is it known from where on events come");
+    assert_eq!(client.next_event().name, "rig.subscriptions_set", "only now is it known from where on events come");
     producer.send(&topic, &Record::structured(&event("greeting", "1", &json!(null))));
-    assert_eq!(client.next_event().event_type, "greeting");
+    assert_eq!(client.next_event().name, "greeting");
 }
 
 #[test]

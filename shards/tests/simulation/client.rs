@@ -22,8 +22,8 @@ pub(crate) struct Client {
     pub(crate) pace: usize,
     pub(crate) cursor: Option<String>,
     next: Vec<Next>,
-    /// After a notice of lost history, a partition may go on at a later number.
-    lost: Vec<bool>,
+    /// What a notice of lost history allows the next event of each partition to be.
+    lost: Vec<Told>,
     pub(crate) deliveries: u64,
     pub(crate) history_lost: u64,
 }
@@ -37,6 +37,17 @@ pub(crate) enum Next {
     AtMost(u64),
     /// This.
     Exactly(u64),
+}
+
+/// What a client was told of its history.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Told {
+    #[default]
+    Nothing,
+    /// Events are gone: it may go on later.
+    Lost,
+    /// The node doesn't know how far the client is.
+    Unknown,
 }
 
 /// What a frame was.
@@ -57,10 +68,17 @@ impl Client {
             pace,
             cursor: None,
             next: vec![Next::Any; partitions],
-            lost: vec![false; partitions],
+            lost: vec![Told::Nothing; partitions],
             deliveries: 0,
             history_lost: 0,
         }
+    }
+
+    /// A partition has appeared: whoever is to go on somewhere gets all of it.
+    pub(crate) fn one_more_partition(&mut self) {
+        let goes_on = self.next.iter().any(|next| *next != Next::Any);
+        self.next.push(if goes_on { Next::Exactly(0) } else { Next::Any });
+        self.lost.push(Told::Nothing);
     }
 
     pub(crate) fn subscriptions(&self) -> String {
@@ -73,7 +91,7 @@ impl Client {
         self.back_ms = back_ms;
         if self.cursor.is_none() {
             self.next.fill(Next::Any);
-            self.lost.fill(false);
+            self.lost.fill(Told::Nothing);
         }
     }
 
@@ -94,10 +112,11 @@ impl Client {
                 let told = std::mem::take(&mut self.lost[partition]);
                 let right = match *next {
                     Next::Any => true,
-                    Next::AtMost(most) => sequence <= most || told,
-                    Next::Exactly(expected) => sequence == expected || (told && sequence > expected),
+                    _ if told == Told::Unknown => true,
+                    Next::AtMost(most) => sequence <= most || told == Told::Lost,
+                    Next::Exactly(expected) => sequence == expected || (told == Told::Lost && sequence > expected),
                 };
-                assert!(right, "partition {partition}: expected {next:?}, saw {sequence}, told of loss: {told}");
+                assert!(right, "partition {partition}: expected {next:?}, saw {sequence}, told: {told:?}");
                 *next = Next::Exactly(sequence + 1);
                 self.deliveries += 1;
             }
@@ -111,7 +130,8 @@ impl Client {
                 }
             }
             Seen::HistoryLost => {
-                self.lost.fill(true);
+                let unknown = text.contains("partition_not_read");
+                self.lost.fill(if unknown { Told::Unknown } else { Told::Lost });
                 self.history_lost += 1;
             }
             Seen::Other => {}
@@ -127,7 +147,7 @@ impl Client {
         let places = self.next.iter().zip(published).zip(&self.lost).enumerate();
         let short = places.filter(|(_, ((next, published), lost))| match next {
             Next::Any => true,
-            Next::AtMost(number) | Next::Exactly(number) => number != *published && !**lost,
+            Next::AtMost(number) | Next::Exactly(number) => number != *published && **lost == Told::Nothing,
         });
         short.map(|(partition, ((next, published), _))| (partition, *next, *published)).collect()
     }

@@ -54,7 +54,9 @@ pub(crate) struct Node {
     asked: Arc<Asked>,
     segments: u64,
     /// The next offset of each partition; `None` until the node has found out where it begins.
-    pub(crate) next: Vec<Option<u64>>,
+    next: Vec<Option<u64>>,
+    /// Partitions that there were when the node started.
+    at_start: usize,
     /// Slots get their numbers in the order in which partitions are found.
     slots: Vec<usize>,
     extractors: Arc<Extractors>,
@@ -100,25 +102,38 @@ impl Node {
             asked,
             segments: 0,
             next: vec![None; log.len()],
+            at_start: log.len(),
             slots: Vec::new(),
             extractors: Arc::clone(extractors),
         }
+    }
+
+    pub(crate) fn one_more_partition(&mut self) {
+        self.next.push(None);
+    }
+
+    /// The next offset of each partition; `None` where it isn't known yet. A partition that appears while the node runs is read
+    /// from its beginning.
+    pub(crate) fn next_to_read(&self) -> impl Iterator<Item = Option<u64>> {
+        let at_start = self.at_start;
+        self.next.iter().enumerate().map(move |(partition, next)| next.or((partition >= at_start).then_some(0)))
     }
 
     pub(crate) fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Ingress finds out that it begins to read this partition at its end; true if it had not before.
+    /// Ingress finds out that it begins to read this partition, at its end if it was there at the start; true if it had not
+    /// before.
     fn find(&mut self, log: &Log, partition: usize) -> bool {
         if self.next[partition].is_some() {
             return false;
         }
-        let end = log[partition].len() as u64;
-        self.next[partition] = Some(end);
-        self.publisher.positions().start(self.slots.len() as u32, 0, partition as u32, end);
+        let from = if partition < self.at_start { log[partition].len() as u64 } else { 0 };
+        self.next[partition] = Some(from);
+        self.publisher.positions().start(self.slots.len() as u32, 0, partition as u32, from);
         self.slots.push(partition);
-        if self.slots.len() == log.len() {
+        if self.next[..self.at_start].iter().all(Option::is_some) {
             self.publisher.positions().opened();
         }
         true

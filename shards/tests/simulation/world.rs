@@ -8,6 +8,8 @@ use crate::client::{Client, Seat, Seen};
 use crate::node::{Log, Node};
 
 const EXTRACTORS: &str = r#"{"sold":{"key":{"stable_field_index":1,"event":{"json_pointer":"/data/key"}}}}"#;
+/// Partitions that a topic may grow to.
+const MOST_PARTITIONS: usize = 5;
 /// Rounds of the quiet end within which everything must have arrived.
 const QUIET_ROUNDS: usize = 20_000;
 
@@ -59,6 +61,7 @@ pub(crate) struct World {
     /// Per thousand steps.
     cuts: usize,
     crashes: usize,
+    growth: usize,
     reconnects: u64,
     digest: u64,
 }
@@ -88,6 +91,7 @@ impl World {
             steps: dice.between(200, 1_200),
             cuts: dice.between(0, 30),
             crashes: dice.between(0, 6),
+            growth: dice.between(0, 3),
             reconnects: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             dice,
@@ -128,6 +132,7 @@ impl World {
                 self.cut(client);
             }
             chance if chance < 150 => self.write(),
+            chance if chance < 150 + self.growth => self.grow(),
             chance if chance < 400 => self.ingest(node),
             chance if chance < 600 => self.take_mail(node),
             chance if chance < 650 => self.catch_up(node),
@@ -150,6 +155,19 @@ impl World {
             let padding = self.dice.below(300);
             self.append(partition, key, padding);
         }
+    }
+
+    /// The topic gets one more partition, which each node finds in its own time.
+    fn grow(&mut self) {
+        if self.log.len() == MOST_PARTITIONS {
+            return;
+        }
+        let keys = self.published[0].len();
+        self.log.push(Vec::new());
+        self.published.push(vec![0; keys]);
+        self.before.push(vec![vec![0; keys].into()]);
+        self.clients.iter_mut().for_each(Client::one_more_partition);
+        self.nodes.iter_mut().flatten().for_each(Node::one_more_partition);
     }
 
     fn append(&mut self, partition: usize, key: usize, padding: usize) {
@@ -241,11 +259,11 @@ impl World {
             }
             let Some(frame) = node.pull(seat.shard, seat.address) else { return };
             let client = &mut self.clients[number];
-            // Nobody knows where a partition begins that the node has not found yet.
-            let unread = |(before, next): (&Vec<Box<[u64]>>, &Option<u64>)| {
+            // Of a partition that it has not found yet, nothing was read.
+            let unread = |(before, next): (&Vec<Box<[u64]>>, Option<u64>)| {
                 next.map_or(u64::MAX, |next| before[next as usize][client.key])
             };
-            let unread: Vec<u64> = self.before.iter().zip(&node.next).map(unread).collect();
+            let unread: Vec<u64> = self.before.iter().zip(node.next_to_read()).map(unread).collect();
             let digest = &mut self.digest;
             client.take(&frame, &unread, |seen| {
                 if let Seen::Event { partition, sequence } = seen {
