@@ -151,12 +151,7 @@ impl Watch {
     }
 
     /// One look at all topics. `late`: the node is open, and began at this time.
-    fn look(
-        &mut self,
-        client: &BaseConsumer<LogContext>,
-        discovery: &mut Discovery,
-        late: Option<Timestamp>,
-    ) -> Look {
+    fn look(&mut self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery, late: Option<Timestamp>) -> Look {
         let (mut partitions, mut without_leader, mut made) = (0, 0, false);
         for index in 0..self.topics.len() {
             let listed = list(client, &self.topics[index].name);
@@ -215,12 +210,7 @@ impl Watch {
         }
     }
 
-    fn resolve(
-        &self,
-        client: &BaseConsumer<LogContext>,
-        discovery: &mut Discovery,
-        late: Option<Timestamp>,
-    ) -> bool {
+    fn resolve(&self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery, late: Option<Timestamp>) -> bool {
         let unresolved = discovery.unresolved();
         let mut complete = true;
         for (index, partition, start) in unresolved {

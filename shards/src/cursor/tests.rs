@@ -61,7 +61,8 @@ fn a_topic_made_anew_and_a_topic_that_is_not_read_are_losses() {
 
 #[test]
 fn a_cursor_that_knows_more_than_the_node_is_told_apart_from_one_that_does_not() {
-    let beyond = |cursor: &Positions, node: &Positions| is_beyond(&Cursor::parse(&text(cursor)).unwrap(), node.layout());
+    let beyond =
+        |cursor: &Positions, node: &Positions| is_beyond(&Cursor::parse(&text(cursor)).unwrap(), node.layout());
     let node = positions(&[("a", 1, &[5, 6])]);
     assert!(!beyond(&positions(&[("a", 1, &[5, 6])]), &node));
     assert!(!beyond(&positions(&[("a", 1, &[5])]), &node), "the node reads more");
