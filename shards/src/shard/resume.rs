@@ -96,13 +96,13 @@ impl Shard {
         if self.replays.first.get(&address.slot).is_some_and(|first| first.client.address == address)
             && let Some(mut first) = self.replays.first.remove(&address.slot)
         {
-            self.requests.known(&first.client.types, transports);
             if first.must_wait(&kept.layout, self.replays.source.is_none(), self.now_ms) {
                 first.client.stage = Stage::Parked(self.now_ms + PARKED_MS);
                 self.replays.parked += 1;
                 self.replays.first.insert(address.slot, first);
                 return;
             }
+            self.requests.known(&first.client.types, transports);
             self.begin(*first, &kept);
         }
         self.decide(address.slot, &kept);
