@@ -51,8 +51,8 @@ pub use calls::{
     RequestBody, call_progress_line, run_calls,
 };
 pub use chaos::{
-    ChaosMoment, ChaosOptions, ChaosReport, Fault, MoveOptions, MoveReport, MovingClients, Step, Violation, Wrong, plan,
-    run_chaos,
+    ChaosMoment, ChaosOptions, ChaosReport, Fault, MoveOptions, MoveReport, MovingClients, Step, Violation, Wrong,
+    plan, run_chaos,
 };
 pub use error::LoadError;
 pub use html::html;

@@ -47,8 +47,7 @@ impl Gateway {
     /// the answer.
     pub(super) fn call(&self, head: &str, body: &str) -> Result<String, FigureError> {
         let mut stream = connect(&self.internal)?;
-        let call =
-            format!("{head}host: figures\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let call = format!("{head}host: figures\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(call.as_bytes()).map_err(FigureError::system("calling a gateway's internal port"))?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(FigureError::system("calling a gateway's internal port"))?;

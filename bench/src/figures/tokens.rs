@@ -32,12 +32,8 @@ pub(super) fn checks(context: &Context) -> Result<Vec<Finding>, FigureError> {
 }
 
 fn cached(span: Duration) -> Result<Finding, FigureError> {
-    let mut finding = Finding::new(
-        "token-cached",
-        "Check of a token that is known",
-        Bound::Below(1_000.0),
-        Unit::Nanoseconds,
-    );
+    let mut finding =
+        Finding::new("token-cached", "Check of a token that is known", Bound::Below(1_000.0), Unit::Nanoseconds);
     let signed = Signed::new(Algorithm::Rs256);
     let verifier = signed.verifier(CACHE_BYTES);
     for _ in 0..ROUNDS {

@@ -34,7 +34,7 @@ pub(super) fn takeover(context: &Context) -> Result<Vec<Finding>, FigureError> {
              {CALLS_PER_S:.0} proxied requests a second: most reconnects within a second, of what DRAIN_SECONDS={drain_s} spreads \
              them to ({pace_per_s:.0})"
         ),
-        Bound::Below(1.5),
+        Bound::Below(1.25),
         Unit::Ratio,
     );
     let backend = context.backend(ANSWER_BYTES)?;
@@ -140,7 +140,9 @@ pub(super) fn move_faults(report: &MoveReport) -> Vec<String> {
 
 /// Ends of connections that no client was asked for: refused, reset, cut.
 fn other_ends(report: &MoveReport) -> Vec<String> {
-    let is_move = |reason: &str| reason.contains("closed the WebSocket with 1012") || reason == "sse: the server ended the connection";
+    let is_move = |reason: &str| {
+        reason.contains("closed the WebSocket with 1012") || reason == "sse: the server ended the connection"
+    };
     let others = report.ends.iter().filter(|(reason, _)| !is_move(reason));
     others.map(|(reason, count)| format!("{count} connections ended otherwise: {reason}")).collect()
 }

@@ -83,9 +83,14 @@ pub(super) struct Traveller {
 #[derive(Debug)]
 enum Stage {
     Here,
-    Away { cut_ns: u64 },
+    Away {
+        cut_ns: u64,
+    },
     /// Its subscription is confirmed; it lacks something of what was due then.
-    CatchesUp { cut_ns: u64, due: Box<[u64]> },
+    CatchesUp {
+        cut_ns: u64,
+        due: Box<[u64]>,
+    },
 }
 
 impl Traveller {

@@ -84,9 +84,7 @@ impl Flow {
         while !shared.go.load(Relaxed) && !stop.load(Relaxed) {
             producer.poll(PAUSE);
         }
-        let schedule = *shared
-            .schedule
-            .get_or_init(|| Schedule::new(clock.now_ns(), self.rate_per_s, self.duration_s));
+        let schedule = *shared.schedule.get_or_init(|| Schedule::new(clock.now_ns(), self.rate_per_s, self.duration_s));
         let mut sent = 0;
         while sent < schedule.total() && !stop.load(Relaxed) {
             let due = schedule.due(clock.now_ns());

@@ -15,7 +15,9 @@ pub(crate) fn feed(bytes: &[u8], mut event: impl FnMut(&[u8])) -> usize {
                 event(&bytes[start..at]);
             }
             (start, says_something) = (at, false);
-        } else if [&b"data:"[..], b"retry:"].iter().any(|field| line.starts_with(field)) || line.trim_ascii_end() == b"data" {
+        } else if [&b"data:"[..], b"retry:"].iter().any(|field| line.starts_with(field))
+            || line.trim_ascii_end() == b"data"
+        {
             says_something = true;
         }
     }
