@@ -19,7 +19,6 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures_channel::oneshot;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tidegate_reactive::correlation::CorrelationKey;
 use tidegate_shards::clock;
 use tidegate_shards::mailbox::{PollAnswer, SetOutcome};
@@ -32,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 pub use directory::{Directory, EXPIRY_MS, Found};
 pub use wire::{CALL_PREFIX, NodeDesk, PROOF_HEADER};
 
+use self::directory::Heartbeat;
 use crate::config::KafkaSettings;
 use crate::control::AnswerDesk;
 use crate::kafka::compacted::{CompactedLog, Entry, Subject};
@@ -42,15 +42,6 @@ const MAX_WAITING_CALLS: usize = 4_096;
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Time for another node to answer what it can answer at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A node's record in the topic.
-#[derive(Debug, Serialize, Deserialize)]
-struct Heartbeat {
-    /// `host:port` of its port for other nodes.
-    address: String,
-    /// When it was written, in milliseconds since 1970.
-    at_ms: u64,
-}
 
 /// What this node knows of the others, and how it reaches them.
 #[derive(Debug)]
@@ -174,14 +165,8 @@ impl Nodes {
         match entry {
             Entry::End => self.directory().read_back(),
             Entry::Record(_, id, value) => {
-                let Ok(node) = u64::from_str_radix(id, 16) else { return };
-                let Some(value) = value else { return self.directory().left(node) };
-                match serde_json::from_slice::<Heartbeat>(value) {
-                    Ok(Heartbeat { address, at_ms }) => {
-                        let age_ms = unix_ms().saturating_sub(at_ms);
-                        self.directory().heard(node, &address, age_ms, clock::now_ms());
-                    }
-                    Err(error) => tracing::warn!(id, %error, "a record in the topic of nodes is none"),
+                if let Err(error) = self.directory().take(id, *value, unix_ms(), clock::now_ms()) {
+                    tracing::warn!(id, %error, "a record in the topic of nodes is none");
                 }
             }
         }

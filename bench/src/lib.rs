@@ -12,4 +12,5 @@ pub mod fan_out;
 pub mod figures;
 pub mod floor;
 pub mod samples;
+pub mod signed;
 pub mod subscribers;

@@ -50,7 +50,10 @@ pub use calls::{
     CallCounts, CallLoad, CallPath, CallReport, CallScenario, CallSecond, HttpCalls, ReactiveCalls, ReplyBytes,
     RequestBody, call_progress_line, run_calls,
 };
-pub use chaos::{ChaosMoment, ChaosOptions, ChaosReport, Fault, Step, Violation, Wrong, plan, run_chaos};
+pub use chaos::{
+    ChaosMoment, ChaosOptions, ChaosReport, Fault, MoveOptions, MoveReport, MovingClients, Step, Violation, Wrong,
+    plan, run_chaos,
+};
 pub use error::LoadError;
 pub use html::html;
 pub use latency::{LatencySummary, Percentile};

@@ -34,6 +34,8 @@ use crate::kafka::{LogContext, client_config};
 /// While requests keep coming within this time, the pass waits for them, in milliseconds: clients that lost a node come back
 /// together.
 const GATHER_MS: u16 = 40;
+/// The same where clients came while the last pass was read: there are many, whom one more pass can serve, if it is the last.
+const CROWD_GATHER_MS: u16 = 250;
 /// Longest wait of the first of them, in milliseconds.
 const GATHER_MAX_MS: u64 = 2_000;
 /// Time for one answer of Kafka.
@@ -85,8 +87,10 @@ impl Replayer {
     /// Serves until the gateway stops.
     pub fn run(mut self) {
         let mut clients: Option<(Consumer, BaseConsumer<LogContext>)> = None;
+        let mut crowd = false;
         while !self.replays.stop.requested() {
             if self.replays.waiting.is_empty() {
+                crowd = false;
                 self.replays.sleep(IDLE_SLEEP_MS);
                 continue;
             }
@@ -103,10 +107,11 @@ impl Replayer {
                     }
                 },
             };
-            let requests = self.gather();
+            let requests = self.gather(if crowd { CROWD_GATHER_MS } else { GATHER_MS });
             if self.pass(requests, consumer, asker).is_err() {
                 return;
             }
+            crowd = !self.replays.waiting.is_empty();
         }
     }
 
@@ -119,8 +124,8 @@ impl Replayer {
         Ok((consumer, config.create_with_context(LogContext)?))
     }
 
-    /// All requests that wait, and those that come soon after them.
-    fn gather(&self) -> Vec<ReplayRequest> {
+    /// All requests that wait, and those that come soon after them: until none has come for `quiet_ms`.
+    fn gather(&self, quiet_ms: u16) -> Vec<ReplayRequest> {
         let until_ms = clock::now_ms() + GATHER_MAX_MS;
         let mut requests = Vec::new();
         loop {
@@ -130,7 +135,7 @@ impl Replayer {
             if over {
                 return requests;
             }
-            std::thread::sleep(Duration::from_millis(u64::from(GATHER_MS)));
+            std::thread::sleep(Duration::from_millis(u64::from(quiet_ms)));
         }
     }
 

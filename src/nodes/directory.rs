@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Silence after which a node is gone, in milliseconds; several of its heartbeats.
 pub const EXPIRY_MS: u64 = 15_000;
 /// Nodes that are remembered.
@@ -10,6 +12,15 @@ const MAX_NODES: usize = 4_096;
 /// The bits of a node's identity that stand in correlation ids, see
 /// [`ProxySettings::instance`](tidegate_shards::settings::ProxySettings::instance).
 const INSTANCE_BITS: u64 = !0xffff;
+
+/// A node's record in the topic.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Heartbeat {
+    /// `host:port` of its port for other nodes.
+    pub(super) address: String,
+    /// When it was written, in milliseconds since 1970.
+    pub(super) at_ms: u64,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -42,6 +53,29 @@ impl Directory {
     #[must_use]
     pub fn new(me: u64) -> Self {
         Self { me, entries: HashMap::new(), own_heard_ms: 0, read_back: false }
+    }
+
+    /// A record of the topic, `None` for a tombstone; `unix_ms` and `now_ms` are the time since 1970 and that of this machine's
+    /// clock. A record whose key is no node's is left out.
+    ///
+    /// # Errors
+    /// It is no heartbeat.
+    pub fn take(
+        &mut self,
+        key: &str,
+        record: Option<&[u8]>,
+        unix_ms: u64,
+        now_ms: u64,
+    ) -> Result<(), serde_json::Error> {
+        let Ok(node) = u64::from_str_radix(key, 16) else { return Ok(()) };
+        match record {
+            Some(record) => {
+                let Heartbeat { address, at_ms } = serde_json::from_slice(record)?;
+                self.heard(node, &address, unix_ms.saturating_sub(at_ms), now_ms);
+            }
+            None => self.left(node),
+        }
+        Ok(())
     }
 
     /// A heartbeat that was written `age_ms` before `now_ms`.
@@ -165,6 +199,21 @@ mod tests {
         let mut directory = Directory::new(ME);
         directory.heard(OTHER, "a:1", EXPIRY_MS + 1, 100_000);
         directory.read_back();
+        assert_eq!(directory.find(OTHER), Found::Gone);
+    }
+
+    #[test]
+    fn a_record_of_the_topic_is_a_heartbeat_a_farewell_or_refused() {
+        let mut directory = Directory::new(ME);
+        directory.read_back();
+        let key = format!("{OTHER:016x}");
+        let record = serde_json::to_vec(&Heartbeat { address: "a:1".to_owned(), at_ms: 7_000 }).expect("a record");
+        directory.take(&key, Some(&record), 7_500, 1_000).expect("it is taken");
+        assert_eq!(directory.find(OTHER), at("a:1"));
+        assert!(directory.take(&key, Some(b"{}"), 7_500, 1_000).is_err());
+        directory.take("no node", Some(b"{}"), 7_500, 1_000).expect("it is left out");
+        assert_eq!(directory.find(OTHER), at("a:1"));
+        directory.take(&key, None, 7_500, 1_000).expect("it is taken");
         assert_eq!(directory.find(OTHER), Found::Gone);
     }
 }

@@ -2,8 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,14 +13,12 @@ use xtask::report::{Bound, Finding, Unit};
 
 use super::context::Context;
 use super::error::FigureError;
-use super::process::Server;
+use super::gateway::{Gateway, connect};
 
 const NODES: usize = 3;
 const SECRET: &str = "the figures' own secret, nobody else's";
 /// Life of the tokens and of the entries, in seconds.
 const VALIDITY_S: u64 = 3_600;
-/// A connection that takes longer than this to open or to end is a fault.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn closing(context: &Context) -> Result<Vec<Finding>, FigureError> {
     let (rounds, per_node) = (context.pick(50, 5), context.pick(300, 20));
@@ -37,7 +34,7 @@ pub(super) fn closing(context: &Context) -> Result<Vec<Finding>, FigureError> {
     let (brokers, sessions) = (context.kafka()?.brokers().to_owned(), context.new_topic("sessions"));
     let mut nodes = Vec::new();
     for _ in 0..NODES {
-        nodes.push(Node::start(context, &brokers, &sessions)?);
+        nodes.push(start(context, &brokers, &sessions)?);
     }
     let mut took_us = Vec::new();
     for round in 0..rounds {
@@ -46,11 +43,11 @@ pub(super) fn closing(context: &Context) -> Result<Vec<Finding>, FigureError> {
         let mut streams = Vec::new();
         for _ in 0..per_node {
             for node in &nodes {
-                streams.push(node.open(&token)?);
+                streams.push(open(node, &token)?);
             }
         }
         let began = Instant::now();
-        nodes[round % NODES].blacklist(&session)?;
+        blacklist(&nodes[round % NODES], &session)?;
         let called_us = micros(began);
         for stream in &mut streams {
             end_of(stream)?;
@@ -65,78 +62,40 @@ pub(super) fn closing(context: &Context) -> Result<Vec<Finding>, FigureError> {
     Ok(vec![finding])
 }
 
-/// One of the gateways.
-struct Node {
-    _server: Server,
-    inbound: String,
-    internal: String,
+fn start(context: &Context, brokers: &str, sessions: &str) -> Result<Gateway, FigureError> {
+    let settings = [
+        ("KAFKA_BROKERS", brokers.to_owned()),
+        ("KAFKA_SOURCE_TOPICS", context.new_topic("unused")),
+        ("SESSIONS_TOPIC", sessions.to_owned()),
+        ("JWT_SECRET_KEY", SECRET.to_owned()),
+    ];
+    Gateway::start(context, &settings)
 }
 
-impl Node {
-    fn start(context: &Context, brokers: &str, sessions: &str) -> Result<Self, FigureError> {
-        let settings = [
-            ("KAFKA_BROKERS", brokers.to_owned()),
-            ("KAFKA_SOURCE_TOPICS", context.new_topic("unused")),
-            ("SESSIONS_TOPIC", sessions.to_owned()),
-            ("JWT_SECRET_KEY", SECRET.to_owned()),
-        ];
-        let server = context.tidegate_saying(&settings, Stdio::null(), both_ports)?;
-        let (inbound, internal) = server
-            .url()
-            .split_once(' ')
-            .map(|(inbound, internal)| (inbound.to_owned(), internal.to_owned()))
-            .ok_or_else(|| FigureError::Invalid("a gateway named no internal port".to_owned()))?;
-        Ok(Self { _server: server, inbound, internal })
-    }
-
-    /// An event stream that stands: its subscriptions are in force.
-    fn open(&self, token: &str) -> Result<TcpStream, FigureError> {
-        let mut stream = connect(&self.inbound)?;
-        let head = format!("GET /_rig/v1/connection/sse?jwt={token} HTTP/1.1\r\nhost: figures\r\n\r\n");
-        stream.write_all(head.as_bytes()).map_err(FigureError::system("asking for an event stream"))?;
-        let mut seen = Vec::new();
-        let mut buffer = [0; 4_096];
-        while !seen.windows(b"rig.subscriptions_set".len()).any(|bytes| bytes == b"rig.subscriptions_set") {
-            match stream.read(&mut buffer).map_err(FigureError::system("waiting for an event stream"))? {
-                0 => return Err(FigureError::Invalid("an event stream was refused".to_owned())),
-                received => seen.extend_from_slice(&buffer[..received]),
-            }
+/// An event stream that stands: its subscriptions are in force.
+fn open(gateway: &Gateway, token: &str) -> Result<TcpStream, FigureError> {
+    let mut stream = connect(&gateway.inbound)?;
+    let head = format!("GET /_rig/v1/connection/sse?jwt={token} HTTP/1.1\r\nhost: figures\r\n\r\n");
+    stream.write_all(head.as_bytes()).map_err(FigureError::system("asking for an event stream"))?;
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4_096];
+    while !seen.windows(b"rig.subscriptions_set".len()).any(|bytes| bytes == b"rig.subscriptions_set") {
+        match stream.read(&mut buffer).map_err(FigureError::system("waiting for an event stream"))? {
+            0 => return Err(FigureError::Invalid("an event stream was refused".to_owned())),
+            received => seen.extend_from_slice(&buffer[..received]),
         }
-        Ok(stream)
     }
-
-    fn blacklist(&self, session: &str) -> Result<(), FigureError> {
-        let mut stream = connect(&self.internal)?;
-        let body = json!({ "sessionId": session, "validityInSeconds": VALIDITY_S }).to_string();
-        let call = format!(
-            "POST /v3/session-blacklist HTTP/1.1\r\nhost: figures\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(call.as_bytes()).map_err(FigureError::system("blacklisting a session"))?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(FigureError::system("blacklisting a session"))?;
-        if answer.starts_with("HTTP/1.1 201") {
-            return Ok(());
-        }
-        Err(FigureError::Invalid(format!(
-            "the blacklist call was refused: {}",
-            answer.lines().next().unwrap_or_default()
-        )))
-    }
-}
-
-/// Both addresses in `tidegate ready inbound=… internal=…`.
-fn both_ports(line: &str) -> Option<String> {
-    let addresses = line.strip_prefix("tidegate ready inbound=")?;
-    let (inbound, internal) = addresses.split_once(" internal=")?;
-    Some(format!("{inbound} {internal}"))
-}
-
-fn connect(address: &str) -> Result<TcpStream, FigureError> {
-    let stream = TcpStream::connect(address).map_err(FigureError::system("connecting to a gateway"))?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(FigureError::system("setting a time-out"))?;
     Ok(stream)
+}
+
+fn blacklist(gateway: &Gateway, session: &str) -> Result<(), FigureError> {
+    let body = json!({ "sessionId": session, "validityInSeconds": VALIDITY_S }).to_string();
+    let answer = gateway.call("POST /v3/session-blacklist HTTP/1.1\r\ncontent-type: application/json\r\n", &body)?;
+    if answer.starts_with("HTTP/1.1 201") {
+        return Ok(());
+    }
+    let refusal = answer.lines().next().unwrap_or_default();
+    Err(FigureError::Invalid(format!("the blacklist call was refused: {refusal}")))
 }
 
 /// Reads to the end, and closes.

@@ -2,7 +2,8 @@
 //!
 //! Each figure runs the real `tidegate` on one CPU, the load generator on another, and where it is compared with a floor,
 //! that in turn with it, round by round. Read `context` for what they share, then `broadcast`, `unicast`, `connections`, `tls`,
-//! `discard`, `matching`, `blacklist` and `reconnects` for events, and `proxied`, `routes`, `reactive` and `unanswered` for requests.
+//! `discard`, `matching`, `blacklist`, `reconnects`, `killed` and `upgrade` for events, `proxied`, `routes`, `tokens`, `reactive` and
+//! `unanswered` for requests.
 
 mod blacklist;
 mod broadcast;
@@ -11,6 +12,8 @@ mod context;
 pub mod cpu;
 pub mod discard;
 mod error;
+mod gateway;
+mod killed;
 mod machine;
 mod matching;
 mod nginx;
@@ -20,8 +23,10 @@ mod reactive;
 mod reconnects;
 mod routes;
 mod tls;
+mod tokens;
 mod unanswered;
 mod unicast;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -35,10 +40,11 @@ pub use self::error::FigureError;
 type Measure = fn(&Context) -> Result<Vec<Finding>, FigureError>;
 
 /// All figures by section and name, in the order of the tables. Those that leave most behind in the kernel come last.
-const FIGURES: [(Section, &str, Measure); 20] = [
+const FIGURES: [(Section, &str, Measure); 23] = [
     (Section::Requests, "proxy", proxied::throughput),
     (Section::Requests, "added", proxied::added_latency),
     (Section::Requests, "routes", routes::route_match),
+    (Section::Requests, "tokens", tokens::checks),
     (Section::Requests, "round-trip", reactive::round_trip),
     (Section::Requests, "requests-in-flight", reactive::requests),
     (Section::Requests, "reply-bytes", reactive::reply_bytes),
@@ -54,6 +60,8 @@ const FIGURES: [(Section, &str, Measure); 20] = [
     (Section::Events, "delay", unicast::delay),
     (Section::Events, "blacklist", blacklist::closing),
     (Section::Events, "reconnects", reconnects::catching_up),
+    (Section::Events, "killed-node", killed::catching_up),
+    (Section::Events, "upgrade", upgrade::takeover),
     (Section::Requests, "unanswered", unanswered::memory),
     (Section::Events, "churn", connections::return_of_memory),
 ];

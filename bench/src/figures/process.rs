@@ -134,6 +134,41 @@ impl Server {
         Ok(ProcessSample::read(self.pid())?)
     }
 
+    /// Asks the process to end.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn terminate(&mut self) -> Result<(), FigureError> {
+        let running = matches!(self.ended(), Ok(None));
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).filter(|_| running);
+        let pid = pid.ok_or_else(|| FigureError::Invalid("a server ended too early".to_owned()))?;
+        kill_process(pid, Signal::TERM).map_err(|error| FigureError::system("ending a server")(error.into()))
+    }
+
+    /// Waits until the process has ended, and says how.
+    ///
+    /// # Errors
+    /// It runs on.
+    pub fn wait_until_ended(&mut self, patience: Duration) -> Result<ExitStatus, FigureError> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.ended().map_err(FigureError::system("waiting for a server's end"))? {
+                return Ok(status);
+            }
+            if began.elapsed() > patience {
+                return Err(FigureError::Late { what: "a server's end".to_owned(), waited_s: patience.as_secs() });
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub fn kill(&mut self) {
+        // Either may fail only because it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -155,8 +190,7 @@ impl Drop for Server {
             thread::sleep(POLL_INTERVAL);
         }
         eprintln!("process {} did not obey SIGTERM and is killed", self.pid());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

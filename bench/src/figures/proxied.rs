@@ -12,7 +12,7 @@ const CONNECTIONS: u32 = 50;
 const ANSWER_BYTES: usize = 200;
 const RATE_PER_S: f64 = 1_000.0;
 /// Path of the endpoint that sends calls to the backend.
-const PATH: &str = "/load";
+pub(super) const PATH: &str = "/load";
 
 /// Answers of Tidegate per CPU-second and per second, in parts of nginx's.
 pub(super) fn throughput(context: &Context) -> Result<Vec<Finding>, FigureError> {
@@ -103,6 +103,11 @@ fn get(context: &Context, server: &Server, url: &str, load: &CallLoad) -> Result
 
 /// A gateway with one endpoint, before this backend.
 fn gateway(context: &Context, backend: &Server) -> Result<Server, FigureError> {
+    context.tidegate(&[("PROXY_CONFIG_FILE", definition(backend))])
+}
+
+/// The endpoint that sends calls of [`PATH`] to this backend.
+pub(super) fn definition(backend: &Server) -> String {
     let authority = backend.authority();
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     let definition = serde_json::json!([{
@@ -112,7 +117,7 @@ fn gateway(context: &Context, backend: &Server) -> Result<Server, FigureError> {
         ]}},
         "proxy": {"use_env": false, "target_url": format!("http://{host}"), "port": port.parse::<u16>().unwrap_or(80)},
     }]);
-    context.tidegate(&[("PROXY_CONFIG_FILE", definition.to_string())])
+    definition.to_string()
 }
 
 fn per_cpu_s(report: &CallReport) -> Result<f64, FigureError> {

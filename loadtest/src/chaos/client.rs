@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::audit::Auditor;
 use super::dice::Dice;
 use super::fleet::Fleet;
+use super::moves::Traveller;
 use super::violation::{Violation, Wrong};
 use crate::client::{Arrived, Ended, Next, Protocol};
 use crate::endpoint::{Opening, key, percent_encode};
@@ -47,15 +48,19 @@ pub(super) struct Client {
     is_done: bool,
     /// It knows how much there is to see.
     knows_goal: bool,
+    /// Its ways back, where somebody watches them.
+    traveller: Option<Traveller>,
+    /// When it may come back, if the server has said so, in milliseconds.
+    retry_ms: Option<u64>,
 }
 
 impl Client {
     pub(super) fn new(fleet: Arc<Fleet>, number: u32, dice: Dice) -> Self {
-        const TRANSPORTS: [Transport; 3] = [Transport::Sse, Transport::Ws, Transport::Longpolling];
+        let (transport, group) = fleet.role(number);
         Self {
             number,
-            transport: TRANSPORTS[number as usize % TRANSPORTS.len()],
-            group: number / TRANSPORTS.len() as u32 % fleet.groups,
+            transport,
+            group,
             dice,
             auditor: Auditor::new(fleet.partitions),
             finder: MarkFinder::new(),
@@ -66,6 +71,8 @@ impl Client {
             is_warm: false,
             is_done: false,
             knows_goal: false,
+            traveller: fleet.moves.clone().map(|moves| Traveller::new(moves, group)),
+            retry_ms: None,
             fleet,
         }
     }
@@ -78,11 +85,14 @@ impl Client {
             if self.transport != Transport::Longpolling {
                 protocol = Protocol::new();
             }
-            self.node = self.dice.below(self.fleet.links.len());
+            self.node = self.fleet.next_node(&mut self.dice);
             self.connections += 1;
+            self.traveller.iter().for_each(Traveller::connecting);
             let ended = self.connection(&mut protocol).await;
             self.fleet.note_end(self.transport, &ended);
-            let wait_ms = self.dice.between(BACK_MS.0, BACK_MS.1);
+            self.traveller.iter_mut().for_each(Traveller::cut);
+            let by_chance_ms = self.dice.between(BACK_MS.0, BACK_MS.1);
+            let wait_ms = self.retry_ms.take().unwrap_or(by_chance_ms);
             tokio::select! {
                 () = sleep(Duration::from_millis(wait_ms)) => {}
                 () = self.fleet.stopped() => {}
@@ -174,9 +184,16 @@ impl Client {
 
     /// One event of a stream, or the answer of one poll.
     fn message(&mut self, message: &[u8]) {
-        if !self.is_ready && memchr::memmem::find(message, b"rig.subscriptions_set").is_some() {
-            self.is_ready = true;
-            self.fleet.ready.fetch_add(1, Relaxed);
+        if memchr::memmem::find(message, b"rig.subscriptions_set").is_some() {
+            if !std::mem::replace(&mut self.is_ready, true) {
+                self.fleet.ready.fetch_add(1, Relaxed);
+            }
+            self.traveller.iter_mut().for_each(|traveller| traveller.confirmed(&self.auditor));
+        }
+        if self.transport == Transport::Sse
+            && let Some(retry_ms) = retry_ms(message)
+        {
+            self.retry_ms = Some(retry_ms);
         }
         let mut rest = message;
         while let Some(at) = memchr::memmem::find(rest, HISTORY_LOST) {
@@ -219,6 +236,7 @@ impl Client {
             self.is_warm = true;
             self.fleet.warm.fetch_add(1, Relaxed);
         }
+        self.traveller.iter_mut().for_each(|traveller| traveller.look(&self.auditor));
         self.take_stock();
     }
 
@@ -287,6 +305,11 @@ fn event_id(event: &[u8]) -> Option<&[u8]> {
     Some(line.trim_ascii())
 }
 
+/// The time after which a client shall come back, alone in its event.
+fn retry_ms(event: &[u8]) -> Option<u64> {
+    std::str::from_utf8(event.strip_prefix(b"retry:")?).ok()?.trim().parse().ok()
+}
+
 /// The text behind `start` up to the next quotation mark.
 fn attribute<'a>(event: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
     let at = memchr::memmem::rfind(event, start)? + start.len();
@@ -304,5 +327,11 @@ mod tests {
         assert_eq!(event_id(b"event: a\ndata: id:\n\n"), None);
         assert_eq!(attribute(br#"{"id":"1","tidegatecursor":"x-y"}"#, CURSOR_ATTRIBUTE), Some(&b"x-y"[..]));
         assert_eq!(attribute(br#"{"id":"1"}"#, CURSOR_ATTRIBUTE), None);
+    }
+
+    #[test]
+    fn the_time_to_come_back_is_read_from_an_event_of_its_own() {
+        assert_eq!(retry_ms(b"retry: 1250\n\n"), Some(1_250));
+        assert_eq!(retry_ms(b"id: 1\ndata: retry: 7\n\n"), None);
     }
 }

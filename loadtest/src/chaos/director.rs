@@ -60,11 +60,13 @@ pub fn run_chaos(options: &ChaosOptions, mut moment: impl FnMut(&ChaosMoment)) -
             event_type: EVENT_TYPE.to_owned(),
             partitions: options.partitions,
             groups: options.groups,
-            nodes: options.nodes,
             clients: options.clients,
+            transports: fleet::ALL_TRANSPORTS,
             patience: PATIENCE,
+            moves: None,
             dice: dice.split(),
         },
+        options.nodes,
         &violations,
     )?;
     let topic = format!("chaos-{run:08x}");

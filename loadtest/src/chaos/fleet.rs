@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::client::{Cause, Client};
 use super::dice::Dice;
 use super::links::Link;
+use super::moves::Moves;
 use super::violation::Violations;
 use crate::error::LoadError;
 use crate::scenario::Transport;
 
 /// Different reasons of ends that are counted apart.
 const MAX_REASONS: usize = 64;
+/// In the place of a node: any of them, by chance.
+const ANY_NODE: usize = usize::MAX;
+/// The transports of a fleet that has them all.
+pub(super) const ALL_TRANSPORTS: &[Transport] = &[Transport::Sse, Transport::Ws, Transport::Longpolling];
 
 /// How many events were published, by partition and group.
 #[derive(Debug)]
@@ -41,8 +47,14 @@ pub(super) struct Fleet {
     pub(super) event_type: String,
     pub(super) partitions: u32,
     pub(super) groups: u32,
+    clients: u32,
     /// Where clients connect to, one address per node.
     pub(super) links: Vec<SocketAddr>,
+    /// The node that all clients go to, or [`ANY_NODE`].
+    course: AtomicUsize,
+    pub(super) transports: &'static [Transport],
+    /// How clients come back, where somebody watches it.
+    pub(super) moves: Option<Arc<Moves>>,
     /// A client that hears nothing for so long goes elsewhere.
     pub(super) patience: Duration,
     pub(super) violations: Arc<Violations>,
@@ -63,6 +75,26 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
+    /// From now on, clients that connect go to this node.
+    pub(super) fn set_course(&self, node: usize) {
+        self.course.store(node, Relaxed);
+    }
+
+    /// The node that a client goes to next.
+    pub(super) fn next_node(&self, dice: &mut Dice) -> usize {
+        match self.course.load(Relaxed) {
+            ANY_NODE => dice.below(self.links.len()),
+            node => node,
+        }
+    }
+
+    /// Transport and group of a client. Where there are more clients than groups, each group has every transport.
+    pub(super) fn role(&self, client: u32) -> (Transport, u32) {
+        let count = self.transports.len();
+        let number = if self.clients <= self.groups { client } else { client / count as u32 };
+        (self.transports[client as usize % count], number % self.groups)
+    }
+
     pub(super) fn stopping(&self) -> bool {
         *self.stop.borrow()
     }
@@ -121,34 +153,66 @@ pub(super) struct FleetPlan {
     pub(super) event_type: String,
     pub(super) partitions: u32,
     pub(super) groups: u32,
-    pub(super) nodes: usize,
     pub(super) clients: u32,
+    pub(super) transports: &'static [Transport],
     pub(super) patience: Duration,
+    pub(super) moves: Option<Arc<Moves>>,
     pub(super) dice: Dice,
 }
 
-/// Starts the links, which lead nowhere yet; the clients begin with [`RunningFleet::embark`].
-pub(super) fn start(plan: FleetPlan, violations: &Arc<Violations>) -> Result<(RunningFleet, Embark), LoadError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(LoadError::system("starting the clients' event loop"))?;
-    let handle = runtime.handle().clone();
-    let mut dice = plan.dice.clone();
+/// Starts as many links as there are nodes, which lead nowhere yet; the clients begin with [`Embark::go`].
+pub(super) fn start(
+    mut plan: FleetPlan,
+    nodes: usize,
+    violations: &Arc<Violations>,
+) -> Result<(RunningFleet, Embark), LoadError> {
+    let runtime = event_loop()?;
     let links = runtime.block_on(async {
         let mut links = Vec::new();
-        for _ in 0..plan.nodes {
-            links.push(Link::open(dice.split()).await.map_err(LoadError::system("opening a link"))?);
+        for _ in 0..nodes {
+            links.push(Link::open(plan.dice.split()).await.map_err(LoadError::system("opening a link"))?);
         }
         Ok::<_, LoadError>(links)
     })?;
-    let links: Arc<[Link]> = links.into();
+    let addresses = links.iter().map(|link| link.address).collect();
+    launch(runtime, plan, addresses, links.into(), violations)
+}
+
+/// As [`start`], without links: the clients connect to the nodes themselves, at first all to the first one.
+pub(super) fn start_direct(
+    plan: FleetPlan,
+    nodes: Vec<SocketAddr>,
+    violations: &Arc<Violations>,
+) -> Result<(RunningFleet, Embark), LoadError> {
+    let started = launch(event_loop()?, plan, nodes, Arc::default(), violations)?;
+    started.0.fleet.set_course(0);
+    Ok(started)
+}
+
+fn event_loop() -> Result<Runtime, LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(LoadError::system("starting the clients' event loop"))
+}
+
+fn launch(
+    runtime: Runtime,
+    plan: FleetPlan,
+    addresses: Vec<SocketAddr>,
+    links: Arc<[Link]>,
+    violations: &Arc<Violations>,
+) -> Result<(RunningFleet, Embark), LoadError> {
+    let handle = runtime.handle().clone();
+    let mut dice = plan.dice;
     let fleet = Arc::new(Fleet {
         run: plan.run,
         event_type: plan.event_type,
         partitions: plan.partitions,
         groups: plan.groups,
-        links: links.iter().map(|link| link.address).collect(),
+        clients: plan.clients,
+        links: addresses,
+        course: AtomicUsize::new(ANY_NODE),
+        transports: plan.transports,
+        moves: plan.moves,
         patience: plan.patience,
         violations: Arc::clone(violations),
         ready: AtomicU64::new(0),

@@ -7,6 +7,9 @@
 //! `publisher` puts events with rising numbers into every partition; each `client` of the `fleet` wants one stream of
 //! each, goes to another node whenever it is cut off, and presents its cursor. Its `audit` knows what must come next;
 //! whatever is skipped, repeated or missing is a `violation`. `report` says what came out.
+//!
+//! [`MovingClients`] is the same fleet without director and weather: whoever has it starts and ends the nodes, and is told how
+//! long the clients' ways back took (`moves`).
 
 mod audit;
 mod client;
@@ -16,6 +19,8 @@ mod disk;
 mod fleet;
 mod flood;
 mod links;
+mod moves;
+mod moving;
 mod node;
 mod options;
 mod plan;
@@ -24,6 +29,7 @@ mod report;
 mod violation;
 
 pub use director::run_chaos;
+pub use moving::{MoveOptions, MoveReport, MovingClients};
 pub use options::ChaosOptions;
 pub use plan::{Fault, Step, plan};
 pub use report::{ChaosMoment, ChaosReport};

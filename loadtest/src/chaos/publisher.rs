@@ -1,7 +1,7 @@
 //! Events with rising numbers into every partition, and the proof that Kafka's log holds them so.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ impl Flow {
         while !shared.go.load(Relaxed) && !stop.load(Relaxed) {
             producer.poll(PAUSE);
         }
-        let schedule = Schedule::new(clock.now_ns(), self.rate_per_s, self.duration_s);
+        let schedule = *shared.schedule.get_or_init(|| Schedule::new(clock.now_ns(), self.rate_per_s, self.duration_s));
         let mut sent = 0;
         while sent < schedule.total() && !stop.load(Relaxed) {
             let due = schedule.due(clock.now_ns());
@@ -192,6 +192,8 @@ pub(super) struct Published {
     pub(super) first_round: AtomicBool,
     /// The rest may follow.
     pub(super) go: AtomicBool,
+    /// When the rest is due, once it follows.
+    pub(super) schedule: OnceLock<Schedule>,
     /// Events handed over since.
     pub(super) sent: AtomicU64,
     failure: Arc<Mutex<Option<String>>>,

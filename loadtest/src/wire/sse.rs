@@ -2,21 +2,23 @@
 //!
 //! Lines may end in LF or CRLF. A CR alone, which the standard allows too, is not taken as a line end.
 
-/// Calls `event` with the raw lines of every whole event in `bytes` (those with at least one `data` line; comments
+/// Calls `event` with the raw lines of every whole event in `bytes` (those with at least one `data` or `retry` line; comments
 /// alone are skipped) and returns how many bytes are finished.
 #[inline]
 pub(crate) fn feed(bytes: &[u8], mut event: impl FnMut(&[u8])) -> usize {
-    let (mut start, mut at, mut has_data) = (0, 0, false);
+    let (mut start, mut at, mut says_something) = (0, 0, false);
     while let Some(length) = memchr::memchr(b'\n', &bytes[at..]) {
         let line = &bytes[at..at + length];
         at += length + 1;
         if line.is_empty() || line == b"\r" {
-            if has_data {
+            if says_something {
                 event(&bytes[start..at]);
             }
-            (start, has_data) = (at, false);
-        } else if line.starts_with(b"data:") || line == b"data" || line == b"data\r" {
-            has_data = true;
+            (start, says_something) = (at, false);
+        } else if [&b"data:"[..], b"retry:"].iter().any(|field| line.starts_with(field))
+            || line.trim_ascii_end() == b"data"
+        {
+            says_something = true;
         }
     }
     start
@@ -47,6 +49,11 @@ mod tests {
         }
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(read(&single), whole);
+    }
+
+    #[test]
+    fn a_time_to_come_back_is_told() {
+        assert_eq!(read(&[b"retry: 700\n\n", b": c\n\n"]), ["retry: 700\n\n"]);
     }
 
     #[test]

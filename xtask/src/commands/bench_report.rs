@@ -10,7 +10,7 @@ use xtask::repository::{self, cargo};
 
 /// Measures every figure of docs/benchmarks.md with real processes, prints them, and writes them there.
 ///
-/// Builds everything in release mode, then runs `tidegate-figures` (crate bench) for about twenty minutes. The document is
+/// Builds everything in release mode, then runs `tidegate-figures` (crate bench) for about half an hour. The document is
 /// rewritten by a whole run only, not with --quick or --only. Measure on a machine that does nothing else, with two cores
 /// at least.
 #[derive(Args)]

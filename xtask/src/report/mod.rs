@@ -116,6 +116,8 @@ pub enum Unit {
     Nanoseconds,
     /// Microseconds.
     Microseconds,
+    /// Milliseconds.
+    Milliseconds,
 }
 
 impl Unit {
@@ -126,6 +128,7 @@ impl Unit {
             Self::Kibibytes => format!("{value:.2} KiB"),
             Self::Nanoseconds => format!("{value:.0} ns"),
             Self::Microseconds => format!("{value:.0} µs"),
+            Self::Milliseconds => format!("{value:.0} ms"),
         }
     }
 }
