@@ -83,7 +83,10 @@ pub(crate) struct Parcel<'a> {
 
 impl<C: Reports + 'static> Outlet<C> {
     /// `context` makes a context whose partitioner is what it is given.
-    pub(crate) fn new(config: ClientConfig, context: impl Fn(Turns) -> C + Send + Sync + 'static) -> Result<Self, Error> {
+    pub(crate) fn new(
+        config: ClientConfig,
+        context: impl Fn(Turns) -> C + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
         let turns = Turns::starting_at(getrandom::u32().unwrap_or_default());
         let line = create(&config, context(turns.clone()))?;
         let (messages, since) = (VecDeque::new(), Instant::now());

@@ -65,7 +65,10 @@ mod tests {
             seen.push(next());
         }
         seen.sort_unstable();
-        assert!(seen.windows(2).all(|pair| pair[0] <= pair[1]) && seen.iter().all(|one| (0..3).contains(one)), "{seen:?}");
+        assert!(
+            seen.windows(2).all(|pair| pair[0] <= pair[1]) && seen.iter().all(|one| (0..3).contains(one)),
+            "{seen:?}"
+        );
         assert_eq!(turns.partition("t", Some(b""), 3, |_| true), next());
     }
 
