@@ -28,6 +28,14 @@ pub fn locked_memory() -> io::Result<Limit> {
     get(libc::RLIMIT_MEMLOCK)
 }
 
+/// Keeps memory in pages of the common size. The allocator asks for huge ones otherwise, and keeps them whole where little
+/// is used: twice the memory at rest, and more after a peak. Call this before there are threads.
+pub fn refuse_huge_pages() {
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: sets a flag of this process; no memory is passed. A kernel without huge pages refuses, which is as good.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, unused, unused, unused) };
+}
+
 /// Raises the limit of open files as far as this process may: every connection is one.
 pub fn raise_open_files() {
     let raised = open_files().and_then(|limit| {

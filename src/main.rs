@@ -7,7 +7,7 @@ use tidegate::command::{self, Command};
 use tidegate::config::Config;
 use tidegate::config::values::Problem;
 use tidegate::demo::{DemoArguments, TokenKey};
-use tidegate::{check, gateway, logging};
+use tidegate::{check, gateway, limits, logging};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const UNUSABLE_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
+    limits::refuse_huge_pages();
     let (mut command, mut values) = command::read();
     if let Command::Demo(arguments) = &mut command {
         arguments.token_key = TokenKey::agree(&mut values, arguments.shop_only);

@@ -5,6 +5,7 @@ pub(crate) mod inbox;
 pub(crate) mod outlet;
 pub(crate) mod replies;
 pub(crate) mod topics;
+pub(crate) mod turns;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -73,6 +74,8 @@ impl Connection {
         let mut config = self.base();
         config
             .set("linger.ms", "0")
+            // Else librdkafka chooses partitions for messages without a key itself.
+            .set("sticky.partitioning.linger.ms", "0")
             .set("message.timeout.ms", delivery_timeout_ms.to_string())
             .set("message.max.bytes", self.max_message_bytes.to_string())
             .set("queue.buffering.max.messages", "1000000")

@@ -22,6 +22,7 @@ use crate::kafka::inbox::Message;
 use crate::kafka::outlet::Outlet;
 use crate::kafka::replies::ReplyReader;
 use crate::kafka::topics::{self, TopicNeed};
+use crate::kafka::turns::Turns;
 use crate::kafka::{self, explain};
 use crate::ledger::Ledger;
 use crate::outcome::Failure;
@@ -81,7 +82,7 @@ fn set_up(settings: &ClientSettings) -> Result<(Arc<Shared>, ReplyReader, Home),
     let owner = Arc::<OnceLock<Weak<Shared>>>::default();
     let (delivery_timeout_ms, of_context) =
         (u64::try_from(settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX), Arc::clone(&owner));
-    let context = move || Deliveries { owner: Arc::clone(&of_context) };
+    let context = move |turns| Deliveries { owner: Arc::clone(&of_context), turns };
     let outlet = Outlet::new(connection.producer(delivery_timeout_ms), context)?;
     let need = TopicNeed {
         name: &settings.reply_topic,
@@ -246,6 +247,7 @@ fn expire(shared: &Shared) {
 #[derive(Debug)]
 pub(super) struct Deliveries {
     owner: Arc<OnceLock<Weak<Shared>>>,
+    turns: Turns,
 }
 
 impl ClientContext for Deliveries {
@@ -258,12 +260,16 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext<Turns> for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
         let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
         self.report(&mut std::iter::once((result, mark)));
+    }
+
+    fn get_custom_partitioner(&self) -> Option<&Turns> {
+        Some(&self.turns)
     }
 }
 

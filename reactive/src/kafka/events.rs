@@ -11,11 +11,13 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::util::IntoOpaque as _;
 
+use super::turns::Turns;
+
 /// One message that Kafka has taken, or has not.
-pub(crate) type Report<C> = (Result<(), KafkaError>, <C as ProducerContext>::DeliveryOpaque);
+pub(crate) type Report<C> = (Result<(), KafkaError>, <C as ProducerContext<Turns>>::DeliveryOpaque);
 
 /// Is told what became of messages.
-pub(crate) trait Reports: ProducerContext {
+pub(crate) trait Reports: ProducerContext<Turns> {
     /// These were dealt with, all at once.
     fn report(&self, reports: &mut dyn Iterator<Item = Report<Self>>);
 }
@@ -23,7 +25,7 @@ pub(crate) trait Reports: ProducerContext {
 /// A producer whose events are taken from its queue directly.
 pub(crate) struct Line<C: Reports + 'static> {
     queue: NonNull<ffi::rd_kafka_queue_t>,
-    producer: BaseProducer<C>,
+    producer: BaseProducer<C, Turns>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread.
@@ -33,14 +35,14 @@ unsafe impl<C: Reports> Sync for Line<C> {}
 
 impl<C: Reports> Line<C> {
     pub(crate) fn new(config: &ClientConfig, context: C) -> Result<Self, KafkaError> {
-        let producer: BaseProducer<C> = config.create_with_context(context)?;
+        let producer: BaseProducer<C, Turns> = config.create_with_context(context)?;
         // SAFETY: the client is live.
         let queue = unsafe { ffi::rd_kafka_queue_get_main(producer.client().native_ptr()) };
         let queue = NonNull::new(queue).expect("invariant: every client of librdkafka has a main queue");
         Ok(Self { queue, producer })
     }
 
-    pub(crate) fn producer(&self) -> &BaseProducer<C> {
+    pub(crate) fn producer(&self) -> &BaseProducer<C, Turns> {
         &self.producer
     }
 

@@ -3,6 +3,7 @@
 //! A message goes to librdkafka at once while little is under way. Otherwise it is held back until that has been
 //! acknowledged, and goes together with all that came meanwhile: one write carries many messages under load, and a lone
 //! message waits for nothing. Nothing is held back longer than [`HOLD`], so that a slow partition does not hold up others.
+//! Those that go together share a partition as far as they are free to, a turn's worth of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,6 +18,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::events::{Line, Reports};
 use super::explain;
+use super::turns::Turns;
 use crate::error::Error;
 
 /// Messages under way up to which another one goes at once.
@@ -27,9 +29,11 @@ const HOLD: Duration = Duration::from_millis(5);
 const MAX_HELD: usize = 100_000;
 /// A message larger than this is not held back: it fills a write alone, and its sender is told at once if it is too large.
 const HELD_BYTES: usize = 16 << 10;
+/// Messages of one turn at most, so that no partition, and no instance of a service behind it, gets too much at once.
+const TURN_MESSAGES: usize = 256;
 
 /// Makes the context of a producer.
-type NewContext<C> = Box<dyn Fn() -> C + Send + Sync>;
+type NewContext<C> = Box<dyn Fn(Turns) -> C + Send + Sync>;
 
 /// A producer for messages whose delivery reports go to `C`.
 pub(crate) struct Outlet<C: Reports + 'static> {
@@ -37,6 +41,7 @@ pub(crate) struct Outlet<C: Reports + 'static> {
     held: Mutex<HeldBack<C::DeliveryOpaque>>,
     /// Taken by who hands over several messages, so that their order holds.
     order: Mutex<()>,
+    turns: Turns,
     config: ClientConfig,
     context: NewContext<C>,
 }
@@ -77,14 +82,20 @@ pub(crate) struct Parcel<'a> {
 }
 
 impl<C: Reports + 'static> Outlet<C> {
-    pub(crate) fn new(config: ClientConfig, context: impl Fn() -> C + Send + Sync + 'static) -> Result<Self, Error> {
-        let line = create(&config, context())?;
+    /// `context` makes a context whose partitioner is what it is given.
+    pub(crate) fn new(
+        config: ClientConfig,
+        context: impl Fn(Turns) -> C + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let turns = Turns::starting_at(getrandom::u32().unwrap_or_default());
+        let line = create(&config, context(turns.clone()))?;
         let (messages, since) = (VecDeque::new(), Instant::now());
         let held = HeldBack { messages, since, is_releasing: false, is_watched: false };
         Ok(Self {
             line: RwLock::new(line),
             held: Mutex::new(held),
             order: Mutex::new(()),
+            turns,
             config,
             context: Box::new(context),
         })
@@ -115,6 +126,7 @@ impl<C: Reports + 'static> Outlet<C> {
         if held.messages.is_empty() {
             if !held.is_releasing && line.under_way() < UNDER_WAY {
                 drop(held);
+                self.turns.next();
                 return produce(&line, parcel, mark).map_err(unsent);
             }
             held.since = Instant::now();
@@ -149,7 +161,7 @@ impl<C: Reports + 'static> Outlet<C> {
         let Some((code, reason)) = line.producer().client().fatal_error() else {
             return self.release(&line, false);
         };
-        match create(&self.config, (self.context)()) {
+        match create(&self.config, (self.context)(self.turns.clone())) {
             Ok(fresh) => {
                 tracing::error!(target: "tidegate::reactive", %code, reason, "the producer failed for good and is replaced");
                 *self.line.write().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -173,7 +185,11 @@ impl<C: Reports + 'static> Outlet<C> {
             held.is_releasing = true;
             std::mem::take(&mut held.messages)
         };
-        while let Some(Held { topic, partition, key, headers, value, mark }) = messages.pop_front() {
+        for at in 0.. {
+            let Some(Held { topic, partition, key, headers, value, mark }) = messages.pop_front() else { break };
+            if at % TURN_MESSAGES == 0 {
+                self.turns.next();
+            }
             let parcel = Parcel { topic: &topic, partition, key: key.as_deref(), headers, value: &value };
             let Err(unsent) = produce(line, parcel, mark) else { continue };
             let (error, unsent) = *unsent;
@@ -210,7 +226,7 @@ impl<C: Reports + 'static> Outlet<C> {
 const KEPT_HELD: usize = 1_024;
 
 /// Why librdkafka did not take a message, and the message.
-type Unsent<'a, C> = (KafkaError, BaseRecord<'a, [u8], [u8], <C as ProducerContext>::DeliveryOpaque>);
+type Unsent<'a, C> = (KafkaError, BaseRecord<'a, [u8], [u8], <C as ProducerContext<Turns>>::DeliveryOpaque>);
 
 fn produce<'a, C: Reports>(
     line: &Line<C>,
@@ -269,7 +285,7 @@ mod tests {
 
     impl ClientContext for Log {}
 
-    impl ProducerContext for Log {
+    impl ProducerContext<Turns> for Log {
         type DeliveryOpaque = usize;
 
         fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
@@ -299,7 +315,7 @@ mod tests {
     #[test]
     fn a_message_waits_only_while_enough_are_under_way_and_never_for_long() {
         let (_silent, config) = nowhere();
-        let outlet = Outlet::new(config, Log::default).unwrap();
+        let outlet = Outlet::new(config, |_| Log::default()).unwrap();
         for mark in 0..UNDER_WAY {
             outlet.send(parcel(b"x"), mark).unwrap();
         }
@@ -316,7 +332,7 @@ mod tests {
     #[test]
     fn a_large_message_goes_behind_those_that_were_held_back_and_a_too_large_one_is_refused_at_once() {
         let (_silent, config) = nowhere();
-        let outlet = Outlet::new(config, Log::default).unwrap();
+        let outlet = Outlet::new(config, |_| Log::default()).unwrap();
         for mark in 0..=UNDER_WAY {
             outlet.send(parcel(b"x"), mark).unwrap();
         }
@@ -332,7 +348,7 @@ mod tests {
         let (_silent, mut config) = nowhere();
         config.set("queue.buffering.max.messages", "6").set("message.timeout.ms", "300");
         let context = log.clone();
-        let outlet = Outlet::new(config, move || context.clone()).unwrap();
+        let outlet = Outlet::new(config, move |_| context.clone()).unwrap();
         for mark in 0..20 {
             outlet.send(parcel(b"x"), mark).unwrap();
         }
@@ -348,7 +364,7 @@ mod tests {
     #[test]
     fn a_producer_that_failed_for_good_is_replaced() {
         let (_silent, config) = nowhere();
-        let outlet = Outlet::new(config, Log::default).unwrap();
+        let outlet = Outlet::new(config, |_| Log::default()).unwrap();
         let first = outlet.line();
         let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         // SAFETY: the client is live and the text ends with a zero.
@@ -363,7 +379,7 @@ mod tests {
     fn a_setting_that_librdkafka_does_not_know_is_an_error_that_names_it() {
         let mut config = ClientConfig::new();
         config.set("no.such.setting", "1");
-        let error = Outlet::new(config, Log::default).unwrap_err();
+        let error = Outlet::new(config, |_| Log::default()).unwrap_err();
         assert!(error.to_string().contains("no.such.setting"), "{error}");
         assert_eq!(error.kind(), crate::error::Kind::Settings);
     }

@@ -15,6 +15,7 @@ use super::metrics::ServerMetrics;
 use super::{Shared, serving};
 use crate::kafka;
 use crate::kafka::events::{Report, Reports};
+use crate::kafka::turns::Turns;
 use crate::progress::Token;
 use crate::wheel::TICK_MS;
 
@@ -49,6 +50,7 @@ pub(super) struct Sent {
 #[derive(Debug)]
 pub(super) struct Deliveries {
     pub(super) owner: Arc<OnceLock<Weak<Shared>>>,
+    pub(super) turns: Turns,
 }
 
 impl ClientContext for Deliveries {
@@ -61,12 +63,16 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext<Turns> for Deliveries {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
         self.report(&mut std::iter::once((result, sent)));
+    }
+
+    fn get_custom_partitioner(&self) -> Option<&Turns> {
+        Some(&self.turns)
     }
 }
 

@@ -87,7 +87,7 @@ fn set_up(settings: ServerSettings, service: Service) -> Result<Parts, Error> {
     let owner = Arc::<OnceLock<Weak<Shared>>>::default();
     let connection = settings.connection.clone();
     let of_context = Arc::clone(&owner);
-    let context = move || Deliveries { owner: Arc::clone(&of_context) };
+    let context = move |turns| Deliveries { owner: Arc::clone(&of_context), turns };
     // Without a time-out: an answer is sent until Kafka has it or refuses it, and its request is not done before.
     let outlet = Outlet::new(connection.producer(0), context)?;
     let need = TopicNeed { name: &settings.topic, partitions: settings.partitions, replication: settings.replication };
