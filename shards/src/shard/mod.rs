@@ -6,6 +6,7 @@
 //! `replay` and `resume` (clients that come back).
 
 pub mod admission;
+mod checkpoints;
 pub mod connection;
 mod delivery;
 mod drain;

@@ -1,5 +1,7 @@
 //! How a client comes back: its cursor is translated, and its events are asked for where they are.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::connection::{Address, Connection};
 use super::own_events;
@@ -15,11 +17,11 @@ use crate::subscription::{CompiledSubscription, Subscription, echo};
 #[derive(Debug)]
 pub(super) struct First {
     echo: Option<String>,
-    from: ResumeFrom,
+    pub(super) from: ResumeFrom,
     /// Where it wants to begin, in microseconds of [`crate::clock`], if it named a time.
     since_us: u64,
     reply: Option<SetReply>,
-    client: Client,
+    pub(super) client: Client,
 }
 
 impl Shard {
@@ -75,6 +77,7 @@ impl Shard {
     /// Ingress's answer.
     pub(super) fn kept(&mut self, kept: Kept) {
         self.replays.layout = kept.layout.clone();
+        self.replays.checkpoints.recent = Arc::clone(&kept.checkpoints);
         self.replays.floor = self.replays.floor.max(kept.last);
         let Some(address) = self.replays.asked.remove(&kept.ticket) else { return };
         let Some(connection) = self.connections.get(address) else { return };
@@ -86,6 +89,12 @@ impl Shard {
             if kept.layout.is_opening() {
                 // A partition that isn't known yet would begin at its end, and the cursor's place in it be forgotten.
                 first.client.stage = Stage::Parked(self.now_ms + PARKED_MS);
+                self.replays.parked += 1;
+                self.replays.first.insert(address.slot, first);
+                return;
+            }
+            if !self.replays.checkpoints.translate(&mut first, self.number) {
+                first.client.stage = Stage::Parked(u64::MAX);
                 self.replays.parked += 1;
                 self.replays.first.insert(address.slot, first);
                 return;
@@ -121,6 +130,7 @@ impl Shard {
         let resolved = match from {
             ResumeFrom::Cursor(cursor) => resolve(&cursor, &kept.layout, &kept.now, local),
             ResumeFrom::Unknown => unproven(Reason::CursorUnknown),
+            ResumeFrom::Checkpointed(_) | ResumeFrom::Gone => unproven(Reason::CursorExpired),
             ResumeFrom::Earliest | ResumeFrom::Time(_) if !allowed => unproven(Reason::NotAllowed),
             ResumeFrom::Earliest => {
                 client.earliest = true;
