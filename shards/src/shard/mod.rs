@@ -6,6 +6,8 @@
 //! `replay` and `resume` (clients that come back).
 
 pub mod admission;
+#[cfg(test)]
+mod checkpoint_tests;
 mod checkpoints;
 pub mod connection;
 mod delivery;
