@@ -38,7 +38,7 @@ use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
-use crate::positions::{PositionThreads, Positions};
+use crate::positions::{PositionLog, PositionThreads};
 use crate::proxy::Apis;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
@@ -194,7 +194,7 @@ impl Gateway {
         };
         let log = request_log(config, requests.as_ref())?;
         let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
-        let positions = config.kafka.as_ref().map(|_| Positions::new(config.max_plain_cursor_chars));
+        let positions = config.kafka.as_ref().map(|_| PositionLog::new(config.max_plain_cursor_chars));
         let (positions, waiting) = positions.unzip();
         let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {

@@ -37,7 +37,7 @@ enum Question {
 
 /// Where ingress leaves what must be written, and shards what they look for.
 #[derive(Debug)]
-pub struct Positions {
+pub struct PositionLog {
     max_plain_chars: usize,
     drafts: Sender<Draft>,
     questions: Sender<Question>,
@@ -51,7 +51,7 @@ pub struct Waiting {
     questions: Receiver<Question>,
 }
 
-impl Positions {
+impl PositionLog {
     /// For cursors beyond this length, in characters.
     #[must_use]
     pub fn new(max_plain_chars: usize) -> (Arc<Self>, Waiting) {
@@ -81,7 +81,7 @@ impl Positions {
     }
 }
 
-impl CheckpointSource for Positions {
+impl CheckpointSource for PositionLog {
     fn find(&self, lookup: Lookup) {
         // The thread ends only after the shards.
         let _ = self.questions.send(Question::Lookup(lookup));
@@ -91,7 +91,7 @@ impl CheckpointSource for Positions {
 /// The running threads.
 #[derive(Debug)]
 pub struct PositionThreads {
-    positions: Arc<Positions>,
+    positions: Arc<PositionLog>,
     stop: Arc<AtomicBool>,
     threads: [JoinHandle<()>; 2],
 }
@@ -102,7 +102,7 @@ impl PositionThreads {
     /// # Errors
     /// The operating system refused a thread or an eventfd.
     pub fn start(
-        positions: &Arc<Positions>,
+        positions: &Arc<PositionLog>,
         waiting: Waiting,
         settings: &KafkaSettings,
         topic: &str,

@@ -139,7 +139,8 @@ impl CursorWriter {
 
 /// What stands for each partition of a source: one more than its next offset, 0 where that isn't known.
 fn values_of(source: &Source, next: &[u64], values: &mut Vec<u64>) {
-    let value = |slot: &Option<u32>| slot.and_then(|slot| next.get(slot as usize)).map_or(0, |next| next.saturating_add(1));
+    let value =
+        |slot: &Option<u32>| slot.and_then(|slot| next.get(slot as usize)).map_or(0, |next| next.saturating_add(1));
     values.clear();
     values.extend(source.slots.iter().map(value));
 }

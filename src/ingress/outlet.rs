@@ -11,7 +11,7 @@ use tidegate_shards::publisher::{Full, Position, Publisher};
 
 use super::metrics::IngressMetrics;
 use super::sleep;
-use crate::positions::Positions;
+use crate::positions::PositionLog;
 
 /// Longest sleep while a shard is full, should its ring be missed.
 const FULL_SLEEP_MS: u16 = 10;
@@ -56,7 +56,7 @@ pub struct Outlet {
     bell: Bell,
     stop: Stop,
     metrics: Arc<IngressMetrics>,
-    checkpoints: Option<Arc<Positions>>,
+    checkpoints: Option<Arc<PositionLog>>,
 }
 
 impl Outlet {
@@ -67,7 +67,7 @@ impl Outlet {
     }
 
     /// Long cursors refer to checkpoints, which are written here.
-    pub fn keep_checkpoints(&mut self, positions: Arc<Positions>) {
+    pub fn keep_checkpoints(&mut self, positions: Arc<PositionLog>) {
         self.publisher.keep_checkpoints(positions.max_plain_chars());
         self.checkpoints = Some(positions);
     }

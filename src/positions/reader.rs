@@ -58,7 +58,6 @@ enum Look {
 }
 
 /// The thread's state.
-#[derive(Debug)]
 pub(super) struct Reader {
     settings: KafkaSettings,
     topic: String,

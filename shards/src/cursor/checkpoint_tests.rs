@@ -36,9 +36,8 @@ fn written(positions: &Positions, first: &Checkpoint, second: Option<&Checkpoint
 fn plain(text: &str, checkpoints: &[&Checkpoint]) -> Option<Cursor> {
     match ResumeFrom::parse(text) {
         ResumeFrom::Cursor(cursor) => Some(cursor),
-        ResumeFrom::Checkpointed(cursor) => cursor.resolve(|reference| {
-            checkpoints.iter().copied().find(|checkpoint| checkpoint.reference() == reference)
-        }),
+        ResumeFrom::Checkpointed(cursor) => cursor
+            .resolve(|reference| checkpoints.iter().copied().find(|checkpoint| checkpoint.reference() == reference)),
         other => panic!("{other:?}"),
     }
 }
@@ -138,12 +137,13 @@ fn a_client_that_catches_up_refers_to_what_is_nearest_and_stays_below_a_kibibyte
         policy.write(now.layout(), now.next());
         policy.due(now.layout(), now.next(), 0).expect("a cursor was long");
         policy.written(Some(at), 0);
-        for _ in 0..6_000 {
+        for _ in 0..20_000 {
             let slot = dice.below(1_000) as u32;
             now.advance(slot, now.next()[slot as usize] + 1);
         }
     }
-    let mut footing = Footing { own: Some(came_with), ..Footing::default() };
+    let mut footing = Footing::default();
+    footing.own = Some(came_with);
     let (mut writer, mut own) = (CursorWriter::default(), came);
     for slot in 0..1_000 {
         own[slot] = now.next()[slot];
@@ -190,7 +190,8 @@ fn a_hundred_thousand_events_a_second_over_a_thousand_partitions_keep_cursors_be
             let (chars, records) = run(&offsets, acknowledged_after_ms, |dice| dice.below(1_000) as u32);
             assert!(chars < 1_024 && records <= 30, "{chars} characters, {records} records a second");
             // A few partitions get nearly everything.
-            let skewed = |dice: &mut Dice| (dice.below(1_000) * dice.below(1_000) * dice.below(1_000) / 1_000_000) as u32;
+            let skewed =
+                |dice: &mut Dice| (dice.below(1_000) * dice.below(1_000) * dice.below(1_000) / 1_000_000) as u32;
             let (chars, records) = run(&offsets, acknowledged_after_ms, skewed);
             assert!(chars < 1_024 && records <= 30, "{chars} characters, {records} records a second");
         }
@@ -228,10 +229,10 @@ fn a_checkpoint_is_replaced_before_its_record_is_deleted_and_otherwise_not_witho
 
 #[test]
 fn a_node_with_few_partitions_writes_no_checkpoint_and_the_plain_cursor() {
-    let mut now = positions(&[("events", 7, &spread(100, 1_000_000_000_000))]);
+    let mut now = positions(&[("events", 7, &spread(50, 1_000_000_000_000))]);
     let mut policy = Checkpointing::beyond(MAX_PLAIN_CHARS);
     for step in 0..1_000 {
-        now.advance(step % 100, now.next()[step as usize % 100] + 1);
+        now.advance(step % 50, now.next()[step as usize % 50] + 1);
         let plain = CursorWriter::default().write(now.layout(), now.next()).to_owned();
         assert_eq!(policy.write(now.layout(), now.next()), plain);
         assert!(policy.due(now.layout(), now.next(), u64::from(step) * 1_000_000).is_none());

@@ -92,9 +92,8 @@ pub(super) fn append(
 
 fn append_codes(out: &mut Vec<u8>, scratch: &mut Scratch, first: &[u64], second: Option<&[u64]>) {
     let Scratch { values, differences, seconds, sorted } = scratch;
-    let from = |known: &[u64], at: usize, value: u64| {
-        value.wrapping_sub(known.get(at).copied().unwrap_or(0)).cast_signed()
-    };
+    let from =
+        |known: &[u64], at: usize, value: u64| value.wrapping_sub(known.get(at).copied().unwrap_or(0)).cast_signed();
     differences.clear();
     seconds.clear();
     for (at, value) in values.iter().enumerate() {

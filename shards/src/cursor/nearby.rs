@@ -88,8 +88,7 @@ impl CursorWriter {
     ) -> Option<(Arc<Checkpoint>, Option<Arc<Checkpoint>>)> {
         let mut shortest = self.write(layout, next).len();
         let (nearest, newest) = (recent.nearest(next), recent.checkpoints.last());
-        let choices =
-            [(nearest, None), (own, None), (newest, None), (own, newest), (own, nearest), (nearest, newest)];
+        let choices = [(nearest, None), (own, None), (newest, None), (own, newest), (own, nearest), (nearest, newest)];
         let mut chosen = None;
         for (first, second) in choices {
             if shortest <= recent.max_plain_chars {

@@ -34,8 +34,7 @@ impl Checkpoints {
     /// is asked for here.
     pub(super) fn translate(&mut self, first: &mut First, shard: usize) -> bool {
         let ResumeFrom::Checkpointed(cursor) = &first.from else { return true };
-        let missing: Vec<Reference> =
-            cursor.references().filter(|reference| self.get(*reference).is_none()).collect();
+        let missing: Vec<Reference> = cursor.references().filter(|reference| self.get(*reference).is_none()).collect();
         if let (Some(source), false) = (&self.source, missing.is_empty()) {
             for reference in missing {
                 if self.asked.insert(reference) {

@@ -185,7 +185,15 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new() -> Self {
-        Self { connection: None, text: String::new(), last_id: None, next: None, losses: 0, reason: String::new(), seen: 0 }
+        Self {
+            connection: None,
+            text: String::new(),
+            last_id: None,
+            next: None,
+            losses: 0,
+            reason: String::new(),
+            seen: 0,
+        }
     }
 
     pub(super) fn connect(&mut self, node: &mut Node) {
