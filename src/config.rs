@@ -73,6 +73,10 @@ pub struct Config {
     pub replay_earliest: bool,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
+    /// Topic of the checkpoints that cursors refer to.
+    pub positions_topic: String,
+    /// Cursors longer than this refer to checkpoints, in characters.
+    pub max_plain_cursor_chars: usize,
     /// Topic in which nodes find each other.
     pub nodes_topic: String,
     /// Port for calls of other nodes; 0 takes a free one.
@@ -139,6 +143,7 @@ impl Config {
 
     fn read(reader: &mut Reader<'_>) -> Self {
         let (nodes_topic, node_address) = hub::nodes(reader);
+        let positions_topic = hub::topic(reader, "POSITIONS_TOPIC");
         let mut internal_hosts = reader.addresses("INTERNAL_HOST");
         if internal_hosts.len() > 1 {
             reader.problem("INTERNAL_HOST", "more than one address", "Use one address");
@@ -162,6 +167,8 @@ impl Config {
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
             replay_earliest: reader.switch("REPLAY_EARLIEST"),
             kafka: hub::kafka(reader),
+            positions_topic,
+            max_plain_cursor_chars: reader.size("TEST_CURSOR_CHARS", 0..=1 << 20),
             nodes_topic,
             node_port: reader.port("NODE_PORT"),
             node_address,

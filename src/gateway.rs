@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
 use tidegate_shards::bell::Bell;
+use tidegate_shards::checkpoints::CheckpointSource;
 use tidegate_shards::clock;
 use tidegate_shards::event::EventLimits;
 use tidegate_shards::node::{Node, NodeLayout};
@@ -37,6 +38,7 @@ use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
+use crate::positions::{PositionLog, PositionThreads};
 use crate::proxy::Apis;
 use crate::proxy::request_log::{CallLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
@@ -81,6 +83,7 @@ pub struct Gateway {
     replies: Option<Replies>,
     reload: Option<Reload>,
     replayer: Option<ReplayThread>,
+    positions: Option<PositionThreads>,
     draining: Arc<AtomicBool>,
     nodes: Option<Arc<Nodes>>,
 }
@@ -191,11 +194,14 @@ impl Gateway {
         };
         let log = request_log(config, requests.as_ref())?;
         let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
+        let positions = config.kafka.as_ref().map(|_| PositionLog::new(config.max_plain_cursor_chars));
+        let (positions, waiting) = positions.unzip();
         let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
+            checkpoints: positions.clone().map(|positions| positions as Arc<dyn CheckpointSource>),
             log,
             peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
@@ -250,12 +256,23 @@ impl Gateway {
             .as_ref()
             .zip(config.kafka.as_ref())
             .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
-        let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
+        let mut outlet = Outlet::new(publisher, bell.clone(), stop.clone(), metrics);
+        if let Some(positions) = &positions {
+            outlet.keep_checkpoints(Arc::clone(positions));
+        }
         let started = replayer.transpose().and_then(|replayer| {
+            let positions = match (positions.zip(waiting), &config.kafka) {
+                (Some((positions, waiting)), Some(kafka)) => {
+                    let (topic, finders) = (&config.positions_topic, node.finders());
+                    Some(PositionThreads::start(&positions, waiting, kafka, topic, &bell, finders)?)
+                }
+                _ => None,
+            };
             let ingress = hub.start_ingress(config, outlet)?;
-            Ok((replayer, ingress, start_replies(config, settings.node_id, desk.clone(), replies)?))
+            let replies = start_replies(config, settings.node_id, desk.clone(), replies)?;
+            Ok((replayer, positions, ingress, replies))
         });
-        let (replayer, ingress, replies) = match started {
+        let (replayer, positions, ingress, replies) = match started {
             Ok(started) => started,
             Err(error) => {
                 control.stop();
@@ -307,6 +324,7 @@ impl Gateway {
             requests,
             replies,
             replayer,
+            positions,
             draining,
             nodes,
             reload,
@@ -340,6 +358,9 @@ impl Gateway {
         }
         if let Some(replayer) = self.replayer {
             replayer.join();
+        }
+        if let Some(positions) = self.positions {
+            positions.stop();
         }
         shut_down(self.node);
         if let Some(requests) = self.requests {

@@ -10,19 +10,29 @@
 //! every known offset one more.
 //!
 //! **Length**: 30 characters for one partition. Rice codes take about `log2(mean distance from the lowest) + 1.5` bits per
-//! partition, so 1,000 partitions fit in 1 KiB where their offsets lie within 30 of each other, and take 3.4 KiB where they
-//! lie within a million. No code does better for offsets that know nothing of each other: 20 random bits are 20 bits.
+//! partition, so 1,000 partitions take 3.4 KiB where their offsets lie within a million. No code does better for offsets that
+//! know nothing of each other: 20 random bits are 20 bits. Where that is too long, a cursor refers to a vector that is kept
+//! elsewhere, see [`checkpoint`], and says what has changed since ([`difference`]).
 //!
 //! **Forgery**: a cursor isn't signed, since nodes need share no key. Whoever makes one up gets what its subscriptions would
 //! have got it at that position, no more; sizes are checked before memory is taken, offsets against what there is.
 
 mod bits;
+pub mod checkpoint;
+#[cfg(test)]
+mod checkpoint_tests;
+pub mod difference;
 mod layout;
+mod nearby;
+pub mod policy;
 mod resume;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{Checkpoint, Reference};
+pub use difference::CheckpointedCursor;
 pub use layout::{Layout, Positions, Slot, Source, Vector};
+pub use nearby::{Footing, Recent};
 pub use resume::{Loss, Reason, Resolved, ResumeFrom, is_beyond, resolve};
 
 use base64::Engine as _;
@@ -75,6 +85,7 @@ pub struct TopicOffsets {
 pub struct CursorWriter {
     bytes: Vec<u8>,
     values: Vec<u64>,
+    differences: difference::Scratch,
     text: String,
 }
 
@@ -85,23 +96,53 @@ impl CursorWriter {
         if layout.sources().is_empty() {
             return &self.text;
         }
+        self.gather(layout, next);
+        URL_SAFE_NO_PAD.encode_string(&self.bytes, &mut self.text);
+        &self.text
+    }
+
+    /// The same as bytes: what a checkpoint is stored as.
+    pub fn write_bytes(&mut self, layout: &Layout, next: &[u64]) -> &[u8] {
+        self.gather(layout, next);
+        &self.bytes
+    }
+
+    fn gather(&mut self, layout: &Layout, next: &[u64]) {
         self.bytes.clear();
         self.bytes.push(VERSION);
         for source in layout.sources() {
-            self.values.clear();
-            self.values.extend(
-                source
-                    .slots
-                    .iter()
-                    .map(|slot| slot.and_then(|slot| next.get(slot as usize)).map_or(0, |next| next.saturating_add(1))),
-            );
+            values_of(source, next, &mut self.values);
             append_topic(source.name_print(), source.incarnation_print(), &self.values, &mut self.bytes);
         }
+        let sum = checksum(&self.bytes);
+        self.bytes.extend_from_slice(&sum.to_le_bytes());
+    }
+
+    /// The cursor of these next offsets as what has changed since `first`; partitions that are nearer to `second` are told
+    /// from there.
+    pub fn write_from(
+        &mut self,
+        layout: &Layout,
+        next: &[u64],
+        first: &Checkpoint,
+        second: Option<&Checkpoint>,
+    ) -> &str {
+        self.text.clear();
+        self.bytes.clear();
+        difference::append(&mut self.bytes, &mut self.differences, layout, next, first, second);
         let sum = checksum(&self.bytes);
         self.bytes.extend_from_slice(&sum.to_le_bytes());
         URL_SAFE_NO_PAD.encode_string(&self.bytes, &mut self.text);
         &self.text
     }
+}
+
+/// What stands for each partition of a source: one more than its next offset, 0 where that isn't known.
+fn values_of(source: &Source, next: &[u64], values: &mut Vec<u64>) {
+    let value =
+        |slot: &Option<u32>| slot.and_then(|slot| next.get(slot as usize)).map_or(0, |next| next.saturating_add(1));
+    values.clear();
+    values.extend(source.slots.iter().map(value));
 }
 
 fn append_topic(name: u32, incarnation: u32, values: &[u64], out: &mut Vec<u8>) {
@@ -133,6 +174,7 @@ fn append_topic(name: u32, incarnation: u32, values: &[u64], out: &mut Vec<u8>) 
             }
         }
     }
+    writer.finish();
 }
 
 impl Cursor {
@@ -141,28 +183,50 @@ impl Cursor {
     /// # Errors
     /// [`CursorError`]; never takes more memory than a small multiple of the text.
     pub fn parse(text: &str) -> Result<Self, CursorError> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(CursorError::TooLong);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Malformed)?;
-        let (content, sum) = bytes.split_last_chunk::<4>().ok_or(CursorError::Malformed)?;
-        let (version, mut rest) = content.split_first().ok_or(CursorError::Malformed)?;
-        if checksum(content) != u32::from_le_bytes(*sum) {
-            return Err(CursorError::Malformed);
-        }
-        if *version != VERSION {
+        Self::from_bytes(&decode(text)?)
+    }
+
+    /// Reads what [`CursorWriter::write_bytes`] has written.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CursorError> {
+        let (version, mut rest) = checked(bytes)?;
+        if version != VERSION {
             return Err(CursorError::OtherVersion);
         }
-        let mut topics: Vec<TopicOffsets> = Vec::new();
-        while !rest.is_empty() {
-            let topic = take_topic(&mut rest).ok_or(CursorError::Malformed)?;
-            if topics.iter().any(|known| known.name == topic.name) {
-                return Err(CursorError::Malformed);
-            }
-            topics.push(topic);
-        }
-        Ok(Self { topics })
+        take_topics(&mut rest).map(|topics| Self { topics })
     }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, CursorError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(CursorError::TooLong);
+    }
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Malformed)
+}
+
+/// The version, and what stands between it and the checksum.
+fn checked(bytes: &[u8]) -> Result<(u8, &[u8]), CursorError> {
+    let (content, sum) = bytes.split_last_chunk::<4>().ok_or(CursorError::Malformed)?;
+    let (version, rest) = content.split_first().ok_or(CursorError::Malformed)?;
+    if checksum(content) != u32::from_le_bytes(*sum) {
+        return Err(CursorError::Malformed);
+    }
+    Ok((*version, rest))
+}
+
+/// All topics up to the end.
+fn take_topics(rest: &mut &[u8]) -> Result<Vec<TopicOffsets>, CursorError> {
+    let mut topics: Vec<TopicOffsets> = Vec::new();
+    while !rest.is_empty() {
+        let topic = take_topic(rest).ok_or(CursorError::Malformed)?;
+        if topics.iter().any(|known| known.name == topic.name) {
+            return Err(CursorError::Malformed);
+        }
+        topics.push(topic);
+    }
+    Ok(topics)
 }
 
 fn take_topic(rest: &mut &[u8]) -> Option<TopicOffsets> {

@@ -20,6 +20,7 @@
 pub mod auth;
 pub mod bearer;
 pub mod bell;
+pub mod checkpoints;
 pub mod claims;
 pub mod clock;
 pub mod cookie;

@@ -11,7 +11,8 @@ use futures_channel::oneshot;
 use tidegate_reactive::correlation::CorrelationId;
 
 use crate::auth::key::Key;
-use crate::cursor::{Layout, Loss, Vector};
+use crate::checkpoints::Found;
+use crate::cursor::{Layout, Loss, Recent, Vector};
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::stored::StoreCall;
 use crate::proxy::table::ApiTable;
@@ -58,6 +59,8 @@ pub struct Kept {
     pub complete_from: Vec<u64>,
     /// The last record of the ring.
     pub last: Option<Place>,
+    /// The node's last checkpoints.
+    pub checkpoints: Arc<Recent>,
 }
 
 /// A record's place in the node's sequence.
@@ -127,6 +130,8 @@ pub enum Control {
         /// All of the issuer's keys.
         keys: Arc<[Key]>,
     },
+    /// A checkpoint that this shard asked for.
+    Checkpoint(Found),
     /// Ask this shard's store of answers.
     Store(StoreCall),
     /// Accept no more connections, let requests finish, and move streams away over this time.

@@ -12,6 +12,7 @@ use tidegate_reactive::correlation::CorrelationId;
 
 use crate::auth::key::Key;
 use crate::bell::Bell;
+use crate::checkpoints::Found;
 pub use crate::mailbox::ControlFull;
 use crate::mailbox::{Control, ControlLane, PollAnswer, SetOutcome, lanes};
 use crate::metrics::{Cell, ShardMetrics};
@@ -185,6 +186,12 @@ impl Node {
         Answers { lanes: Arc::clone(&self.lanes) }
     }
 
+    /// Who brings checkpoints to the shards that have asked for them.
+    #[must_use]
+    pub fn finders(&self) -> Finders {
+        Finders { lanes: Arc::clone(&self.lanes) }
+    }
+
     /// Who brings calls of other nodes to the connections of this one.
     #[must_use]
     pub fn holders(&self) -> Holders {
@@ -232,6 +239,22 @@ impl Node {
                 tracing::error!("the clock's thread had panicked");
             }
         }
+    }
+}
+
+/// Brings checkpoints to the shards that have asked for them; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Finders {
+    lanes: Arc<[ControlLane]>,
+}
+
+impl Finders {
+    /// Tells shard `index` what became of its question.
+    ///
+    /// # Errors
+    /// [`ControlFull`] when the shard is far behind: tell it again, its clients wait.
+    pub fn tell(&self, index: usize, found: Found) -> Result<(), ControlFull> {
+        self.lanes.get(index).map_or(Ok(()), |lane| lane.send(Control::Checkpoint(found)))
     }
 }
 

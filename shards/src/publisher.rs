@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crossbeam::queue::SegQueue;
 
 use crate::clock;
-use crate::cursor::{CursorWriter, Loss, Positions, Vector};
+use crate::cursor::policy::Checkpointing;
+use crate::cursor::{Loss, Positions, Vector};
 use crate::event::Event;
 use crate::interest::{Interest, InterestChange, Transports};
 use crate::mailbox::{EventLane, Kept, Mail, Place};
@@ -67,7 +68,7 @@ pub struct Publisher {
     layouts_known: Vec<u64>,
     /// Every event goes into the ring, wanted or not.
     keeps_all: bool,
-    cursors: CursorWriter,
+    checkpoints: Checkpointing,
     cursor: String,
     told_ms: u64,
     told: Vec<u64>,
@@ -96,7 +97,7 @@ impl Publisher {
             now: Vector::default(),
             gaps: Vec::new(),
             keeps_all: false,
-            cursors: CursorWriter::default(),
+            checkpoints: Checkpointing::default(),
             cursor: String::new(),
             told_ms: 0,
             told: Vec::new(),
@@ -108,6 +109,24 @@ impl Publisher {
     /// memory for a ring.
     pub fn keep_all(&mut self) {
         self.keeps_all = self.history_limit_bytes > 0;
+    }
+
+    /// Lets cursors beyond this length refer to checkpoints, in characters. Whoever says so writes what is due.
+    pub fn keep_checkpoints(&mut self, max_plain_chars: usize) {
+        self.checkpoints = Checkpointing::beyond(max_plain_chars);
+    }
+
+    /// The checkpoint that must be written now, if there is one; [`Self::checkpoint_written`] must follow. Call once per turn
+    /// of the loop.
+    pub fn checkpoint_due(&mut self, now_ms: u64) -> Option<Arc<[u8]>> {
+        self.checkpoints.due(self.positions.layout(), self.positions.next(), now_ms)
+    }
+
+    /// The checkpoint is in the log at this offset, acknowledged, or was refused.
+    pub fn checkpoint_written(&mut self, offset: Option<u64>, now_ms: u64) {
+        self.checkpoints.written(offset, now_ms);
+        // Shards that get no events hear of the shorter cursor.
+        self.told.clear();
     }
 
     /// Gives the publisher the replay lanes to keep until [`Self::take_replay_lanes`].
@@ -198,7 +217,8 @@ impl Publisher {
                 }
             }
         }
-        Kept { ticket, layout: Arc::clone(layout), now, ring, complete_from, last: self.last }
+        let checkpoints = Arc::clone(self.checkpoints.recent());
+        Kept { ticket, layout: Arc::clone(layout), now, ring, complete_from, last: self.last, checkpoints }
     }
 
     /// The source no longer has events that it never gave: all clients are told.
@@ -214,7 +234,7 @@ impl Publisher {
     /// Tells a shard where the node is; needs room for two.
     fn tell_position(&mut self, shard: usize) {
         self.tell_layout(shard);
-        let text = self.cursors.write(self.positions.layout(), self.positions.next());
+        let text = self.checkpoints.write(self.positions.layout(), self.positions.next());
         if !text.is_empty() {
             self.lanes[shard].push_other(Mail::Position(text.into()));
         }
@@ -283,7 +303,7 @@ impl Publisher {
         self.positions.advance(position.partition, position.offset + 1);
         self.cursor.clear();
         if transports.intersects(CARRY_CURSORS) {
-            self.cursor.push_str(self.cursors.write(self.positions.layout(), self.positions.next()));
+            self.cursor.push_str(self.checkpoints.write(self.positions.layout(), self.positions.next()));
         }
         let cursor = &*self.cursor;
         let write = |writer: &mut SegmentWriter, scratch: &mut Scratch| {

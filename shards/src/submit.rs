@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_channel::oneshot;
 
+use crate::checkpoints::CheckpointSource;
 use crate::peers::Peers;
 use crate::proxy::outbound::{RequestLog, RequestSink};
 use crate::replay::ReplaySource;
@@ -57,6 +58,8 @@ pub struct Sinks {
     pub requests: Option<Arc<dyn RequestSink>>,
     /// Who reads events again; `None` where the ring is all there is.
     pub replay: Option<Arc<dyn ReplaySource>>,
+    /// Who looks up checkpoints that cursors refer to; `None` where there are none.
+    pub checkpoints: Option<Arc<dyn CheckpointSource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
     /// Other nodes; `None` where this one knows of no other.

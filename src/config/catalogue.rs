@@ -194,6 +194,13 @@ pub const CATALOGUE: &[Setting] = &[
     ),
     text(
         KAFKA,
+        "POSITIONS_TOPIC",
+        "TOPIC",
+        "tidegate.positions",
+        "Topic of what long cursors refer to; nodes whose clients may change between them share it",
+    ),
+    text(
+        KAFKA,
         "NODE_ADDRESS",
         "HOST[:PORT]",
         "",
@@ -428,6 +435,7 @@ pub const CATALOGUE: &[Setting] = &[
         "false",
         "Serve a WebSocket echo at /_tidegate/test/echo, for conformance suites",
     )),
+    hidden(text(KAFKA, "TEST_CURSOR_CHARS", "CHARACTERS", "700", "Cursors longer than this refer to POSITIONS_TOPIC")),
     erlang("NODE_HOST", "there is no Erlang distribution: nodes share Kafka and need no names"),
     erlang("DISCOVERY_TYPE", "nodes need no discovery: they share Kafka"),
     erlang("DNS_NAME", "nodes need no discovery: they share Kafka"),

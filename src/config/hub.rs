@@ -112,16 +112,22 @@ pub(super) fn kafka(reader: &mut Reader<'_>) -> Option<KafkaSettings> {
 
 /// Where and how nodes find each other: their topic, and the address of this one where it is given.
 pub(super) fn nodes(reader: &mut Reader<'_>) -> (String, Option<String>) {
-    let topic = reader.text("NODES_TOPIC").unwrap_or_default();
-    if !is_topic(&topic) {
-        let remedy = "Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens";
-        reader.problem("NODES_TOPIC", "not a topic name", remedy);
-    }
+    let topic = topic(reader, "NODES_TOPIC");
     let address = reader.text("NODE_ADDRESS");
     if address.as_ref().is_some_and(|address| !is_broker(address)) {
         reader.problem("NODE_ADDRESS", "not host or host:port", "Use an address such as 10.0.0.7 or 10.0.0.7:4020");
     }
     (topic, address)
+}
+
+/// The topic that a setting names.
+pub(super) fn topic(reader: &mut Reader<'_>, variable: &'static str) -> String {
+    let topic = reader.text(variable).unwrap_or_default();
+    if !is_topic(&topic) {
+        let remedy = "Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens";
+        reader.problem(variable, "not a topic name", remedy);
+    }
+    topic
 }
 
 /// `host`, `host:port` or `[ipv6]:port`.

@@ -131,6 +131,7 @@ impl KafkaIngress {
                 break;
             }
             self.state.outlet.flush();
+            self.state.outlet.checkpoint();
             if batch.is_empty() {
                 self.idle();
             }

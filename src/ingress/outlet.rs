@@ -11,6 +11,7 @@ use tidegate_shards::publisher::{Full, Position, Publisher};
 
 use super::metrics::IngressMetrics;
 use super::sleep;
+use crate::positions::PositionLog;
 
 /// Longest sleep while a shard is full, should its ring be missed.
 const FULL_SLEEP_MS: u16 = 10;
@@ -55,13 +56,20 @@ pub struct Outlet {
     bell: Bell,
     stop: Stop,
     metrics: Arc<IngressMetrics>,
+    checkpoints: Option<Arc<PositionLog>>,
 }
 
 impl Outlet {
     /// Takes the publisher over; `bell` is the one the node was started with.
     #[must_use]
     pub fn new(publisher: Publisher, bell: Bell, stop: Stop, metrics: Arc<IngressMetrics>) -> Self {
-        Self { publisher, bell, stop, metrics }
+        Self { publisher, bell, stop, metrics, checkpoints: None }
+    }
+
+    /// Long cursors refer to checkpoints, which are written here.
+    pub fn keep_checkpoints(&mut self, positions: Arc<PositionLog>) {
+        self.publisher.keep_checkpoints(positions.max_plain_chars());
+        self.checkpoints = Some(positions);
     }
 
     pub(super) fn stop_requested(&self) -> bool {
@@ -86,6 +94,18 @@ impl Outlet {
 
     pub(super) fn flush(&mut self) {
         self.publisher.flush();
+    }
+
+    /// Hears what became of the last checkpoint, and has the next one written if it is due. Call once per turn of the loop.
+    pub(super) fn checkpoint(&mut self) {
+        let Some(positions) = &self.checkpoints else { return };
+        let now_ms = clock::now_ms();
+        while let Some(offset) = positions.written() {
+            self.publisher.checkpoint_written(offset, now_ms);
+        }
+        if let Some(record) = self.publisher.checkpoint_due(now_ms) {
+            positions.write(record);
+        }
     }
 
     /// The source partitions and how far they are.

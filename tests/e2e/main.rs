@@ -44,6 +44,7 @@ mod proxy_http_websocket;
 mod proxy_kafka;
 mod proxy_reactive;
 mod replay;
+mod replay_checkpoints;
 mod replay_kafka;
 mod sessions;
 mod sessions_api;

@@ -1,38 +1,42 @@
 //! Bits one after the other in bytes, the lowest of a byte first.
 
-/// Appends bits to a vector of bytes; the last byte is filled with zeros.
+/// Appends bits to a vector of bytes; [`Self::finish`] fills the last byte with zeros.
 #[derive(Debug)]
 pub(super) struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
-    /// Bits used of the last byte; 0 where a new one must be begun.
+    word: u64,
+    /// Bits of `word` that are used; below 32.
     used: u32,
 }
 
 impl<'a> BitWriter<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, used: 0 }
+        Self { out, word: 0, used: 0 }
     }
 
     /// Appends the lowest `count` bits of `value`; `count` is at most 64.
-    pub(super) fn push(&mut self, mut value: u64, mut count: u32) {
-        while count > 0 {
-            if self.used == 0 {
-                self.out.push(0);
-            }
-            let taken = count.min(8 - self.used);
-            let bits = (value & ((1 << taken) - 1)) as u8;
-            if let Some(last) = self.out.last_mut() {
-                *last |= bits << self.used;
-            }
-            self.used = (self.used + taken) % 8;
-            value = value.checked_shr(taken).unwrap_or(0);
-            count -= taken;
+    pub(super) fn push(&mut self, value: u64, count: u32) {
+        if count > 32 {
+            self.push(value & u64::from(u32::MAX), 32);
+            return self.push(value >> 32, count - 32);
+        }
+        self.word |= (value & ((1 << count) - 1)) << self.used;
+        self.used += count;
+        if self.used >= 32 {
+            self.out.extend_from_slice(&(self.word as u32).to_le_bytes());
+            self.word >>= 32;
+            self.used -= 32;
         }
     }
 
     /// Appends `count` ones; `count` is below 64.
     pub(super) fn ones(&mut self, count: u32) {
         self.push((1 << count) - 1, count);
+    }
+
+    pub(super) fn finish(self) {
+        let bytes = self.word.to_le_bytes();
+        self.out.extend_from_slice(&bytes[..self.used.div_ceil(8) as usize]);
     }
 }
 

@@ -2,13 +2,17 @@
 
 use jiff::Timestamp;
 
-use super::{Cursor, Layout, Source, TopicOffsets};
+use super::{CheckpointedCursor, Cursor, Layout, Source, TopicOffsets};
 
 /// Where a client wants to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResumeFrom {
     /// Where its cursor says.
     Cursor(Cursor),
+    /// Where its cursor says, once the checkpoints are found that it refers to.
+    Checkpointed(Box<CheckpointedCursor>),
+    /// Its cursor refers to a checkpoint that is kept no more.
+    Gone,
     /// At the oldest event there is.
     Earliest,
     /// At the first event since this time, in milliseconds since 1970 (UTC).
@@ -28,6 +32,9 @@ impl ResumeFrom {
         if let Ok(cursor) = Cursor::parse(text) {
             return Self::Cursor(cursor);
         }
+        if let Ok(cursor) = CheckpointedCursor::parse(text) {
+            return Self::Checkpointed(Box::new(cursor));
+        }
         text.parse::<Timestamp>().map_or(Self::Unknown, |time| Self::Time(time.as_millisecond()))
     }
 }
@@ -37,6 +44,8 @@ impl ResumeFrom {
 pub enum Reason {
     /// What the client presented is no cursor of this gateway.
     CursorUnknown,
+    /// The cursor refers to a checkpoint that is kept no more, so nobody knows the position that it stood for.
+    CursorExpired,
     /// The client asked for more than a cursor, and `REPLAY_EARLIEST` is off.
     NotAllowed,
     /// The local hub keeps its events in memory, and its process was started anew.
@@ -59,6 +68,7 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::CursorUnknown => "cursor_unknown",
+            Self::CursorExpired => "cursor_expired",
             Self::NotAllowed => "not_allowed",
             Self::HubRestarted => "hub_restarted",
             Self::TopicRecreated => "topic_recreated",

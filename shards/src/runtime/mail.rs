@@ -112,6 +112,7 @@ fn control(world: &SharedWorld, message: Control) {
             }
         }
         Control::SetKeys { issuer, keys } => world.verifier.set_keys(issuer, keys),
+        Control::Checkpoint(found) => world.shard.borrow_mut().checkpoint_found(&found),
         Control::Store(call) => world.proxy.stored.borrow_mut().call(call, clock::now_ms()),
         Control::Drain { drain_ms } => drain_away(world, drain_ms),
         Control::Shutdown => world.stopping.set(true),

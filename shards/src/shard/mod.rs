@@ -6,6 +6,9 @@
 //! `replay` and `resume` (clients that come back).
 
 pub mod admission;
+#[cfg(test)]
+mod checkpoint_tests;
+mod checkpoints;
 pub mod connection;
 mod delivery;
 mod drain;

@@ -15,7 +15,7 @@ use super::connection::{Address, Closing, Output};
 use super::session::StoredEvent;
 use super::stored_text::StoredText;
 use super::{Shard, own_events};
-use crate::cursor::{CursorWriter, Layout, Loss, Vector};
+use crate::cursor::{CursorWriter, Footing, Layout, Loss, Vector};
 use crate::index::Index;
 use crate::longpoll::MAX_BUFFERED_EVENTS;
 use crate::mailbox::Place;
@@ -47,8 +47,8 @@ pub(super) enum Stage {
     Pass,
     /// From a walk through the ring.
     Walk,
-    /// Its output is full, it is ahead of this node, or the node doesn't know its partitions yet: it asks again at this time,
-    /// in milliseconds.
+    /// Its output is full, it is ahead of this node, the node doesn't know its partitions yet, or a checkpoint is looked up: it
+    /// asks again at this time, in milliseconds.
     Parked(u64),
 }
 
@@ -72,6 +72,8 @@ pub(super) struct Client {
     pub(super) since_us: u64,
     /// Where in time the source shall begin, in milliseconds since 1970.
     pub(super) since_ms: Option<i64>,
+    /// What its cursors refer to.
+    pub(super) footing: Footing,
     /// What goes out at the end of this turn.
     out: Vec<u8>,
 }
@@ -89,6 +91,7 @@ impl Client {
             ahead: false,
             since_us: 0,
             since_ms: None,
+            footing: Footing::default(),
             out: Vec::new(),
         }
     }
@@ -123,6 +126,7 @@ pub(super) struct Replays {
     segment: Option<SegmentHold>,
     passing: Vec<Address>,
     pub(super) parked: usize,
+    pub(super) checkpoints: super::checkpoints::Checkpoints,
     cursors: CursorWriter,
     matched: Vec<u32>,
     dirty: Vec<u32>,
@@ -159,8 +163,9 @@ impl Replays {
 
     /// The cursor of a client's position.
     pub(super) fn cursor_of(&mut self, slot: u32) -> String {
-        let Some(client) = self.clients.get(&slot) else { return String::new() };
-        self.cursors.write(&self.layout, &client.next).to_owned()
+        let Some(client) = self.clients.get_mut(&slot) else { return String::new() };
+        let recent = &self.checkpoints.recent;
+        self.cursors.write_near(&self.layout, &client.next, &mut client.footing, recent).to_owned()
     }
 
     /// Begins the walk that clients wait for: at the newest segment that leaves nothing out for any of them.
@@ -410,7 +415,8 @@ impl Shard {
             return self.park(slot, self.now_ms + PARKED_MS);
         }
         client.next[at] = offset + 1;
-        let cursor = self.replays.cursors.write(&self.replays.layout, &client.next);
+        let (cursors, recent) = (&mut self.replays.cursors, &self.replays.checkpoints.recent);
+        let cursor = cursors.write_near(&self.replays.layout, &client.next, &mut client.footing, recent);
         let body = record.body.get();
         let body = segment.bytes(body.offset, body.len);
         let (frame, text) = (&mut self.replays.frame, &mut self.replays.text);

@@ -11,10 +11,11 @@ use crossbeam::queue::SegQueue;
 use proptest::prelude::*;
 
 use super::Shard;
+use super::checkpoint_tests::{Lookups, append_checkpoint, plain_cursor};
 use super::connection::{Address, Output};
 use crate::bell::Bell;
 use crate::clock;
-use crate::cursor::{Cursor, Loss, Reason, ResumeFrom, Vector};
+use crate::cursor::{Loss, Reason, ResumeFrom, Vector};
 use crate::event::Event;
 use crate::interest::Transports;
 use crate::mailbox::{Inbox, lanes};
@@ -39,14 +40,15 @@ impl ReplaySource for Asked {
 }
 
 /// A shard, its ingress, and the log that the events come from.
-struct Node {
-    shard: Shard,
-    publisher: Publisher,
+pub(super) struct Node {
+    pub(super) shard: Shard,
+    pub(super) publisher: Publisher,
     inbox: Inbox,
     lane: ReplayLane,
     replayed: rtrb::Consumer<Replayed>,
     asked: Arc<Asked>,
-    log: [Vec<&'static str>; PARTITIONS],
+    pub(super) lookups: Arc<Lookups>,
+    pub(super) log: [Vec<&'static str>; PARTITIONS],
 }
 
 fn event(event_type: &'static str, partition: usize, id: usize) -> Event<'static> {
@@ -63,7 +65,7 @@ fn event(event_type: &'static str, partition: usize, id: usize) -> Event<'static
 
 impl Node {
     /// With a log to read again from, or with the ring alone.
-    fn new(history_bytes: usize, has_log: bool) -> Self {
+    pub(super) fn new(history_bytes: usize, has_log: bool) -> Self {
         let mut node = Self::without_partitions(history_bytes, has_log);
         for partition in 0..2 {
             node.publisher.positions().start(partition, 0, partition, 0);
@@ -93,10 +95,12 @@ impl Node {
         } else {
             publisher.keep_all();
         }
-        Self { shard, publisher, inbox, lane, replayed, asked, log: Default::default() }
+        let lookups = Arc::<Lookups>::default();
+        shard.set_checkpoint_source(Some(Arc::clone(&lookups) as _));
+        Self { shard, publisher, inbox, lane, replayed, asked, lookups, log: Default::default() }
     }
 
-    fn publish(&mut self, partition: usize, event_type: &'static str) {
+    pub(super) fn publish(&mut self, partition: usize, event_type: &'static str) {
         self.log[partition].push(event_type);
         self.publish_again(partition, self.log[partition].len() - 1);
     }
@@ -114,8 +118,11 @@ impl Node {
     }
 
     /// Lets ingress hear of interest, and the shard take some of its mail.
-    fn turn(&mut self, mails: usize) {
+    pub(super) fn turn(&mut self, mails: usize) {
         self.publisher.apply_interest();
+        if let Some(record) = self.publisher.checkpoint_due(0) {
+            self.publisher.checkpoint_written(Some(append_checkpoint(record)), 0);
+        }
         for _ in 0..mails {
             let Ok(mail) = self.inbox.events.pop() else { break };
             self.shard.take_mail(mail);
@@ -158,7 +165,7 @@ impl Node {
     }
 
     /// Until nothing is left to do.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..200 {
             self.turn(10_000);
             self.pass();
@@ -169,22 +176,32 @@ impl Node {
 }
 
 /// A client with what it knows.
-struct Client {
+pub(super) struct Client {
     connection: Option<(Address, UnixStream, UnixStream)>,
     text: String,
-    last_id: Option<String>,
+    pub(super) last_id: Option<String>,
     /// Next offsets that it has not seen, once it has subscribed.
-    next: Option<Vec<u64>>,
-    losses: usize,
-    seen: usize,
+    pub(super) next: Option<Vec<u64>>,
+    pub(super) losses: usize,
+    /// The reason of the last one.
+    pub(super) reason: String,
+    pub(super) seen: usize,
 }
 
 impl Client {
-    fn new() -> Self {
-        Self { connection: None, text: String::new(), last_id: None, next: None, losses: 0, seen: 0 }
+    pub(super) fn new() -> Self {
+        Self {
+            connection: None,
+            text: String::new(),
+            last_id: None,
+            next: None,
+            losses: 0,
+            reason: String::new(),
+            seen: 0,
+        }
     }
 
-    fn connect(&mut self, node: &mut Node) {
+    pub(super) fn connect(&mut self, node: &mut Node) {
         if self.connection.is_some() {
             return;
         }
@@ -207,7 +224,7 @@ impl Client {
         self.next.is_some()
     }
 
-    fn disconnect(&mut self, node: &mut Node) {
+    pub(super) fn disconnect(&mut self, node: &mut Node) {
         self.read(&node.log);
         if let Some((address, ..)) = self.connection.take() {
             node.shard.remove(address);
@@ -215,7 +232,7 @@ impl Client {
     }
 
     /// Takes what has come and holds it against the log.
-    fn read(&mut self, log: &[Vec<&'static str>; PARTITIONS]) {
+    pub(super) fn read(&mut self, log: &[Vec<&'static str>; PARTITIONS]) {
         let Some((_, _, socket)) = &mut self.connection else { return };
         let mut buffer = [0; 65_536];
         while let Ok(len @ 1..) = socket.read(&mut buffer) {
@@ -231,7 +248,7 @@ impl Client {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         let id = field("id: ");
         let at = id.as_ref().map(|id| {
-            let cursor = Cursor::parse(id).unwrap();
+            let cursor = plain_cursor(id).unwrap();
             cursor.topics[0].next.iter().map(|next| next.unwrap()).collect::<Vec<_>>()
         });
         let data = field("data: ").map(|data| serde_json::from_str::<serde_json::Value>(&data).unwrap());
@@ -246,6 +263,7 @@ impl Client {
             }
             (Some("tidegate.history_lost"), Some(data)) => {
                 self.losses += 1;
+                data["data"]["reason"].as_str().unwrap().clone_into(&mut self.reason);
                 let next = self.next.as_mut().unwrap();
                 for lost in data["data"]["lost"].as_array().unwrap() {
                     let Some(partition) = lost["partition"].as_u64() else { continue };
@@ -282,7 +300,7 @@ fn skipped(log: &[&'static str], from: u64, to: u64) -> Vec<usize> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(super) enum Step {
     Publish(usize, &'static str),
     Connect(usize),
     Disconnect(usize),
@@ -295,7 +313,7 @@ enum Step {
 
 const CLIENTS: usize = 4;
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..PARTITIONS, prop_oneof![Just("a"), Just("b")]).prop_map(|(at, name)| Step::Publish(at, name)),
         2 => (0..CLIENTS).prop_map(Step::Connect),
@@ -309,7 +327,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Runs the steps, reconnects everybody, and checks that all have everything in the end. Returns the losses.
-fn run(mut node: Node, steps: &[Step]) -> usize {
+pub(super) fn run(mut node: Node, steps: &[Step]) -> usize {
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new()).collect();
     for step in steps {
         match *step {

@@ -1,5 +1,7 @@
 //! How a client comes back: its cursor is translated, and its events are asked for where they are.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::connection::{Address, Connection};
 use super::own_events;
@@ -18,21 +20,21 @@ const BEYOND_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) struct First {
     echo: Option<String>,
-    from: ResumeFrom,
+    pub(super) from: ResumeFrom,
     /// Where it wants to begin, in microseconds of [`crate::clock`], if it named a time.
     since_us: u64,
     reply: Option<SetReply>,
-    client: Client,
+    pub(super) client: Client,
     /// When it came, in milliseconds.
     came_ms: u64,
 }
 
 impl First {
-    /// Must it wait until the node knows more? A partition that it doesn't know yet would begin where the node finds it, and the
+    /// Does its cursor know more than the node? A partition that the node doesn't know would begin where it finds it, and the
     /// cursor's place in it be forgotten.
-    fn must_wait(&self, layout: &Layout, local: bool, now_ms: u64) -> bool {
-        let beyond = matches!(&self.from, ResumeFrom::Cursor(cursor) if is_beyond(cursor, layout));
-        layout.is_opening() || (beyond && !local && now_ms < self.came_ms + BEYOND_MS)
+    fn is_beyond(&self, layout: &Layout, now_ms: u64) -> bool {
+        now_ms < self.came_ms + BEYOND_MS
+            && matches!(&self.from, ResumeFrom::Cursor(cursor) if is_beyond(cursor, layout))
     }
 }
 
@@ -89,6 +91,7 @@ impl Shard {
     /// Ingress's answer.
     pub(super) fn kept(&mut self, kept: Kept) {
         self.replays.layout = kept.layout.clone();
+        self.replays.checkpoints.recent = Arc::clone(&kept.checkpoints);
         self.replays.floor = self.replays.floor.max(kept.last);
         let Some(address) = self.replays.asked.remove(&kept.ticket) else { return };
         let Some(connection) = self.connections.get(address) else { return };
@@ -96,8 +99,17 @@ impl Shard {
         if self.replays.first.get(&address.slot).is_some_and(|first| first.client.address == address)
             && let Some(mut first) = self.replays.first.remove(&address.slot)
         {
-            if first.must_wait(&kept.layout, self.replays.source.is_none(), self.now_ms) {
-                first.client.stage = Stage::Parked(self.now_ms + PARKED_MS);
+            let waits_until_ms = if kept.layout.is_opening() {
+                Some(self.now_ms + PARKED_MS)
+            } else if !self.replays.checkpoints.translate(&mut first, self.number) {
+                Some(u64::MAX)
+            } else if self.replays.source.is_some() && first.is_beyond(&kept.layout, self.now_ms) {
+                Some(self.now_ms + PARKED_MS)
+            } else {
+                None
+            };
+            if let Some(until_ms) = waits_until_ms {
+                first.client.stage = Stage::Parked(until_ms);
                 self.replays.parked += 1;
                 self.replays.first.insert(address.slot, first);
                 return;
@@ -134,6 +146,7 @@ impl Shard {
         let resolved = match from {
             ResumeFrom::Cursor(cursor) => resolve(&cursor, &kept.layout, &kept.now, local),
             ResumeFrom::Unknown => unproven(Reason::CursorUnknown),
+            ResumeFrom::Checkpointed(_) | ResumeFrom::Gone => unproven(Reason::CursorExpired),
             ResumeFrom::Earliest | ResumeFrom::Time(_) if !allowed => unproven(Reason::NotAllowed),
             ResumeFrom::Earliest => {
                 client.earliest = true;

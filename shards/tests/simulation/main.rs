@@ -3,7 +3,8 @@
 //! A [`world`] holds one log with partitions (as Kafka would), some [`node`]s that read it, each with a publisher and shards
 //! as in production, and [`client`]s that connect, read at their own pace, are cut off, and come back to some node with their
 //! cursor. Every step is drawn from the seed: an event is written, a node reads a little, a shard takes some of its mail, a
-//! client pulls a frame, time passes, a connection breaks, a node crashes and comes back. What a client may see is written
+//! client pulls a frame, time passes, a connection breaks, a node crashes and comes back. In two of three worlds cursors refer
+//! to checkpoints, in a log that the nodes share. What a client may see is written
 //! down in `client`; bounds and counts are checked by `world`.
 //!
 //! `cargo test -p tidegate-shards --test simulation` runs 40 seeds. More, or one again:

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam::queue::SegQueue;
 use tidegate_shards::bell::Bell;
-use tidegate_shards::cursor::{ResumeFrom, Vector};
+use tidegate_shards::checkpoints::{CheckpointSource, Found, Lookup};
+use tidegate_shards::cursor::{Checkpoint, ResumeFrom, Vector};
 use tidegate_shards::event::{EventLimits, decode_structured};
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::interest::Transports;
@@ -30,6 +31,19 @@ const HISTORY_BYTES: usize = 32_768;
 /// The log that all nodes read: the texts of the events by partition and offset.
 pub(crate) type Log = Vec<Vec<String>>;
 
+/// The log in which all nodes keep checkpoints.
+pub(crate) type Checkpoints = Vec<Arc<[u8]>>;
+
+/// Checkpoints that shards look for.
+#[derive(Debug, Default)]
+struct Lookups(SegQueue<Lookup>);
+
+impl CheckpointSource for Lookups {
+    fn find(&self, lookup: Lookup) {
+        self.0.push(lookup);
+    }
+}
+
 /// What shards want to have read again.
 #[derive(Debug, Default)]
 struct Asked(SegQueue<ReplayRequest>);
@@ -52,6 +66,9 @@ pub(crate) struct Node {
     shards: Vec<(Shard, Inbox)>,
     again: Vec<Again>,
     asked: Arc<Asked>,
+    lookups: Arc<Lookups>,
+    /// Where the checkpoint in flight is, if it was not refused.
+    in_flight: Option<Option<u64>>,
     segments: u64,
     /// The next offset of each partition; `None` until the node has found out where it begins.
     next: Vec<Option<u64>>,
@@ -69,6 +86,7 @@ impl Node {
         mailbox_events: usize,
         log: &Log,
         extractors: &Arc<Extractors>,
+        max_plain_chars: usize,
         now_ms: u64,
     ) -> Self {
         let settings = Arc::new(ShardSettings {
@@ -81,6 +99,7 @@ impl Node {
         let bell = Bell::new().unwrap();
         let (mut event_lanes, mut all, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let asked = Arc::<Asked>::default();
+        let lookups = Arc::<Lookups>::default();
         for number in 0..shards {
             let (events, _control, inbox) = lanes(mailbox_events);
             event_lanes.push(events);
@@ -90,9 +109,11 @@ impl Node {
             again.push(Again { lane, replayed });
             let mut shard = Shard::new(number, Arc::clone(&settings), metrics, interest, bell.clone(), now_ms);
             shard.set_replay_source(Some(Arc::clone(&asked) as Arc<dyn ReplaySource>));
+            shard.set_checkpoint_source(Some(Arc::clone(&lookups) as Arc<dyn CheckpointSource>));
             all.push((shard, inbox));
         }
         let mut publisher = Publisher::new(event_lanes, interest, SEGMENT_BYTES, HISTORY_BYTES);
+        publisher.keep_checkpoints(max_plain_chars);
         publisher.positions().opening();
         publisher.positions().name_source(0, "events", 7);
         Self {
@@ -100,6 +121,8 @@ impl Node {
             shards: all,
             again,
             asked,
+            lookups,
+            in_flight: None,
             segments: 0,
             next: vec![None; log.len()],
             at_start: log.len(),
@@ -163,6 +186,32 @@ impl Node {
         self.publisher.flush();
     }
 
+    /// The checkpoint in flight is acknowledged, or was refused; if the next one is due, it is written.
+    pub(crate) fn checkpoint(&mut self, checkpoints: &mut Checkpoints, refuse: bool, now_ms: u64) {
+        if let Some(offset) = self.in_flight.take() {
+            self.publisher.checkpoint_written(offset, now_ms);
+        }
+        if let Some(record) = self.publisher.checkpoint_due(now_ms) {
+            checkpoints.push(record);
+            self.in_flight = Some((!refuse).then_some(checkpoints.len() as u64 - 1));
+        }
+    }
+
+    /// A shard hears of the checkpoints that it has looked for.
+    fn look_up(&mut self, number: usize, checkpoints: &Checkpoints) {
+        for _ in 0..self.lookups.0.len() {
+            let Some(lookup) = self.lookups.0.pop() else { break };
+            if lookup.shard != number {
+                self.lookups.0.push(lookup);
+                continue;
+            }
+            let reference = lookup.reference;
+            let checkpoint = Checkpoint::read(reference.offset, &checkpoints[reference.offset as usize]).unwrap();
+            assert_eq!(checkpoint.reference(), reference, "cursors name what was acknowledged");
+            self.shards[number].0.checkpoint_found(&Found { reference, checkpoint: Some(Arc::new(checkpoint)) });
+        }
+    }
+
     /// A shard takes up to so much of its mail, and sends what it has gathered.
     pub(crate) fn take_mail(&mut self, shard: usize, most: usize) {
         let (shard, inbox) = &mut self.shards[shard];
@@ -174,7 +223,8 @@ impl Node {
     }
 
     /// One pass over the log for all clients of a shard that have asked; then the shard takes what it brings.
-    pub(crate) fn catch_up(&mut self, number: usize, log: &Log) {
+    pub(crate) fn catch_up(&mut self, number: usize, log: &Log, checkpoints: &Checkpoints) {
+        self.look_up(number, checkpoints);
         let waiting: Vec<ReplayRequest> = std::iter::from_fn(|| self.asked.0.pop()).collect();
         let (requests, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|request| request.shard == number);
         others.into_iter().for_each(|request| self.asked.0.push(request));

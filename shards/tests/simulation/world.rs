@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_shards::extractor::Extractors;
 
 use crate::client::{Client, Seat, Seen};
-use crate::node::{Log, Node};
+use crate::node::{Checkpoints, Log, Node};
 
 const EXTRACTORS: &str = r#"{"sold":{"key":{"stable_field_index":1,"event":{"json_pointer":"/data/key"}}}}"#;
 /// Partitions that a topic may grow to.
@@ -48,6 +48,9 @@ pub(crate) struct World {
     dice: Dice,
     now_ms: u64,
     log: Log,
+    checkpoints: Checkpoints,
+    /// Cursors longer than this refer to checkpoints.
+    max_plain_chars: usize,
     /// Events by partition and key.
     published: Vec<Vec<u64>>,
     /// By partition and offset: how many events of each key come before it.
@@ -81,6 +84,8 @@ impl World {
         let mut world = Self {
             now_ms: 1_000,
             log: vec![Vec::new(); partitions],
+            checkpoints: Vec::new(),
+            max_plain_chars: [usize::MAX, 1, 40][dice.below(3)],
             published: vec![vec![0; keys]; partitions],
             before: vec![vec![vec![0; keys].into()]; partitions],
             nodes: Vec::new(),
@@ -104,7 +109,7 @@ impl World {
     }
 
     fn started(&self) -> Node {
-        Node::start(self.shards, self.mailbox_events, &self.log, &self.extractors, self.now_ms)
+        Node::start(self.shards, self.mailbox_events, &self.log, &self.extractors, self.max_plain_chars, self.now_ms)
     }
 
     pub(crate) fn run(mut self) -> Outcome {
@@ -181,8 +186,10 @@ impl World {
 
     fn ingest(&mut self, node: usize) {
         let (partition, most) = (self.dice.below(self.log.len()), self.dice.between(1, 12));
+        let refuse = self.dice.below(10) == 0;
         if let Some(node) = &mut self.nodes[node] {
             node.ingest(&self.log, partition, most);
+            node.checkpoint(&mut self.checkpoints, refuse, self.now_ms);
         }
     }
 
@@ -196,7 +203,7 @@ impl World {
     fn catch_up(&mut self, node: usize) {
         let shard = self.dice.below(self.shards);
         if let Some(node) = &mut self.nodes[node] {
-            node.catch_up(shard, &self.log);
+            node.catch_up(shard, &self.log, &self.checkpoints);
         }
     }
 
@@ -300,7 +307,7 @@ impl World {
             }
             for shard in 0..self.shards {
                 node.take_mail(shard, usize::MAX);
-                node.catch_up(shard, &self.log);
+                node.catch_up(shard, &self.log, &self.checkpoints);
                 node.take_mail(shard, usize::MAX);
             }
             node.check_empty();
@@ -324,12 +331,13 @@ impl World {
             for partition in 0..self.log.len() {
                 if let Some(node) = &mut self.nodes[place] {
                     node.ingest(&self.log, partition, 8);
+                    node.checkpoint(&mut self.checkpoints, false, self.now_ms);
                 }
             }
             for shard in 0..self.shards {
                 if let Some(node) = &mut self.nodes[place] {
                     node.take_mail(shard, 8);
-                    node.catch_up(shard, &self.log);
+                    node.catch_up(shard, &self.log, &self.checkpoints);
                 }
             }
         }

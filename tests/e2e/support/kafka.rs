@@ -1,5 +1,6 @@
 //! A real Kafka: one broker for the whole run, and a producer and a reader to look at it from outside.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -48,8 +49,10 @@ pub(crate) fn topic_name(what: &str) -> String {
 pub(crate) fn gateway_on(brokers: &str, topics: &str, settings: &[(&str, &str)]) -> Gateway {
     let apis = format!("apis-of-{}", topics.replace(',', "-"));
     let sessions = format!("sessions-of-{}", topics.replace(',', "-"));
+    let positions = format!("positions-of-{}", topics.replace(',', "-"));
     let base = [
         ("SESSIONS_TOPIC", sessions.as_str()),
+        ("POSITIONS_TOPIC", positions.as_str()),
         ("PROXY_APIS_TOPIC", apis.as_str()),
         ("KAFKA_BROKERS", brokers),
         ("KAFKA_SOURCE_TOPICS", topics),
@@ -151,6 +154,13 @@ impl Producer {
         self.wait_for_partitions(topic, total);
     }
 
+    /// Deletes what is in partition 0.
+    pub(crate) fn delete_records(&self, topic: &str) {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset(topic, 0, Offset::End).expect("a valid offset");
+        block_on(self.admin().delete_records(&partitions, &AdminOptions::new())).expect("records are deleted");
+    }
+
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("an admin client can be made")
     }
@@ -192,8 +202,13 @@ impl Producer {
 
     /// Writes probes until one has come through the gateway from each partition: from then on it misses nothing.
     pub(crate) fn wait_until_read(&self, gateway: &Gateway, topic: &str, partitions: usize) {
+        self.wait_until_these_are_read(gateway, topic, 0..partitions);
+    }
+
+    /// The same for some of its partitions.
+    pub(crate) fn wait_until_these_are_read(&self, gateway: &Gateway, topic: &str, partitions: Range<usize>) {
         let mut session = LongPolling::open(gateway, &query(&to_type("probe")));
-        let mut unseen: Vec<String> = (0..partitions).map(|partition| partition.to_string()).collect();
+        let mut unseen: Vec<String> = partitions.map(|partition| partition.to_string()).collect();
         wait_up_to(KAFKA_DEADLINE, &format!("the gateway to read {topic}"), || {
             for partition in &unseen {
                 let number = partition.parse().expect("a number");
