@@ -10,6 +10,7 @@ use futures_channel::oneshot;
 use crate::peers::Peers;
 use crate::proxy::outbound::{RequestLog, RequestSink};
 use crate::replay::ReplaySource;
+use crate::snapshot::SnapshotSource;
 
 /// One validated event on its way into the hub.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Sinks {
     pub requests: Option<Arc<dyn RequestSink>>,
     /// Who reads events again; `None` where the ring is all there is.
     pub replay: Option<Arc<dyn ReplaySource>>,
+    /// Who gives snapshots; `None` where nobody does.
+    pub snapshots: Option<Arc<dyn SnapshotSource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
     /// Other nodes; `None` where this one knows of no other.

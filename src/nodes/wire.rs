@@ -11,7 +11,7 @@ use tidegate_shards::node::{ControlFull, Holders};
 use tidegate_shards::peers::{CallKey, Unreachable};
 use tidegate_shards::sessions::Fingerprint;
 use tidegate_shards::shard::identity::Identity;
-use tidegate_shards::subscription::{Subscription, echo, parse_list};
+use tidegate_shards::subscription::{Subscription, parse_list, write_list};
 use tidegate_shards::token::ConnectionAddress;
 
 use crate::control::AnswerDesk;
@@ -70,7 +70,7 @@ fn json(value: &impl Serialize) -> Bytes {
 }
 
 pub(super) fn set_request(at: ConnectionAddress, subscriptions: &[Subscription], identity: &Identity) -> Bytes {
-    let subscriptions = RawValue::from_string(echo(subscriptions)).expect("invariant: the echo is JSON");
+    let subscriptions = RawValue::from_string(write_list(subscriptions)).expect("invariant: the list is JSON");
     let sessions = identity.sessions.iter().map(ToString::to_string).collect();
     json(&SetRequest { at: at.into(), subscriptions, sessions, expires_at_s: identity.expires_at_s })
 }
