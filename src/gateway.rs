@@ -19,13 +19,14 @@ use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::ProxySettings;
+use tidegate_shards::snapshot::{SnapshotLane, SnapshotSource};
 use tidegate_shards::submit::{EventSink, Sinks};
 
 use self::certificates::Certificates;
 pub use self::serve::{serve, serve_beside};
 use self::settings::{api_sources, listened_on, shard_settings};
 use crate::auth::KeySets;
-use crate::config::{Config, KafkaSettings};
+use crate::config::{Config, KafkaSettings, SnapshotSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores;
 use crate::egress::producer::KafkaSink;
@@ -34,6 +35,7 @@ use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::replay::{ReplayThread, Replays};
+use crate::ingress::snapshot::{SnapshotThread, Snapshots};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
@@ -81,6 +83,7 @@ pub struct Gateway {
     replies: Option<Replies>,
     reload: Option<Reload>,
     replayer: Option<ReplayThread>,
+    snapshots: Option<SnapshotThread>,
     draining: Arc<AtomicBool>,
     nodes: Option<Arc<Nodes>>,
 }
@@ -129,13 +132,19 @@ impl Hub {
         }
     }
 
-    fn start_ingress(self, config: &Config, outlet: Outlet) -> io::Result<JoinHandle<()>> {
+    fn start_ingress(
+        self,
+        config: &Config,
+        outlet: Outlet,
+        snapshots: Option<Arc<Snapshots>>,
+    ) -> io::Result<JoinHandle<()>> {
         let extractors = Arc::clone(&config.extractors);
         let builder = thread::Builder::new().name("ingress".to_owned());
         match self {
-            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
+            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors, snapshots)),
             Self::Kafka { settings, reachability, .. } => {
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, event_limits(config), reachability)?;
+                let limits = event_limits(config);
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability, snapshots)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -191,11 +200,13 @@ impl Gateway {
         };
         let log = request_log(config, requests.as_ref())?;
         let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
+        let snapshots = open_snapshots(config, &stop)?;
         let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
+            snapshots: snapshots.clone().map(|snapshots| snapshots as Arc<dyn SnapshotSource>),
             log,
             peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
@@ -203,6 +214,7 @@ impl Gateway {
             .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let lanes = publisher.take_replay_lanes();
+        let snapshot_lanes = publisher.take_snapshot_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
         let key_metrics = key_sets.metrics();
@@ -218,6 +230,7 @@ impl Gateway {
             health: health(config, &node, hub.reachability(), &draining),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
+                snapshots: snapshots.as_ref().map(|snapshots| Arc::clone(snapshots.metrics())),
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
@@ -252,10 +265,12 @@ impl Gateway {
             .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
         let outlet = Outlet::new(publisher, bell, stop.clone(), metrics);
         let started = replayer.transpose().and_then(|replayer| {
-            let ingress = hub.start_ingress(config, outlet)?;
-            Ok((replayer, ingress, start_replies(config, settings.node_id, desk.clone(), replies)?))
+            let server = snapshots.as_ref().map(|snapshots| start_snapshots(config, snapshots, snapshot_lanes));
+            let server = server.transpose()?;
+            let ingress = hub.start_ingress(config, outlet, snapshots)?;
+            Ok((replayer, server, ingress, start_replies(config, settings.node_id, desk.clone(), replies)?))
         });
-        let (replayer, ingress, replies) = match started {
+        let (replayer, snapshots, ingress, replies) = match started {
             Ok(started) => started,
             Err(error) => {
                 control.stop();
@@ -307,6 +322,7 @@ impl Gateway {
             requests,
             replies,
             replayer,
+            snapshots,
             draining,
             nodes,
             reload,
@@ -341,6 +357,9 @@ impl Gateway {
         if let Some(replayer) = self.replayer {
             replayer.join();
         }
+        if let Some(snapshots) = self.snapshots {
+            snapshots.join();
+        }
         shut_down(self.node);
         if let Some(requests) = self.requests {
             requests.stop();
@@ -349,6 +368,27 @@ impl Gateway {
             producer.stop();
         }
     }
+}
+
+/// Where shards ask for snapshots, if any are kept.
+fn open_snapshots(config: &Config, stop: &Stop) -> io::Result<Option<Arc<Snapshots>>> {
+    let SnapshotSettings { topics, max_bytes } = &config.snapshots;
+    let max_bytes = *max_bytes;
+    let (sources, topics) = match &config.kafka {
+        Some(kafka) => (kafka.source_topics.clone(), topics.clone()),
+        // The hub takes whatever would go to any of the topics.
+        None if topics.is_empty() => (Vec::new(), Vec::new()),
+        None => (vec!["local".to_owned()], vec!["local".to_owned()]),
+    };
+    Snapshots::new(&SnapshotSettings { topics, max_bytes }, &sources, stop.clone())
+}
+
+fn start_snapshots(
+    config: &Config,
+    snapshots: &Arc<Snapshots>,
+    lanes: Vec<SnapshotLane>,
+) -> io::Result<SnapshotThread> {
+    SnapshotThread::start(snapshots, config.kafka.as_ref(), &config.extractors, event_limits(config), lanes)
 }
 
 fn event_limits(config: &Config) -> EventLimits {

@@ -16,7 +16,6 @@ use tidegate_shards::event::{
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::publisher::Position;
 
-use super::discovery::StartFrom;
 use super::limiter::Limiter;
 use super::message::Envelope;
 use super::metrics::{IngressMetrics, TypeIndex};
@@ -24,7 +23,7 @@ use super::native::{Batch, Consumer, Message};
 use super::outlet::{Outlet, Stopped};
 use super::progress::{Progress, Verdict};
 use super::snapshot::Snapshots;
-use super::watch::{Assignment, Partitions, Request, Watch, Watched};
+use super::watch::{Assignment, Partitions, Request, StartFrom, Watch, Watched};
 use crate::config::KafkaSettings;
 use crate::kafka::{Reachability, client_config};
 
@@ -248,7 +247,7 @@ impl KafkaIngress {
 impl State {
     fn take(&mut self, topic: usize, message: &Message<'_>, received_us: u64) -> Result<(), Stopped> {
         let (partition, offset) = (message.partition(), message.offset());
-        let metrics = &*self.metrics;
+        let metrics = Arc::clone(&self.metrics);
         let slot = match self.progress.judge(topic, partition, offset) {
             Verdict::New { slot } => slot,
             Verdict::Duplicate | Verdict::Unassigned => {

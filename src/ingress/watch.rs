@@ -11,7 +11,8 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 
-use super::discovery::{Discovery, Listing, Resume, StartFrom};
+pub(crate) use super::discovery::StartFrom;
+use super::discovery::{Discovery, Listing, Resume};
 use crate::config::KafkaSettings;
 use crate::kafka::{LogContext, Reachability, client_config};
 

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn subscriptions_arrive_at_the_other_node_as_they_were() {
-        let text = r#"[{"eventType":"greeting","oneOf":[{"name":"J\"ö","n":1e3},{"room":null}]},{"eventType":"x"}]"#;
+        let text = r#"[{"eventType":"greeting","oneOf":[{"name":"J\"ö","n":1e3},{"room":null}]},{"eventType":"x","snapshot":true}]"#;
         let list = parse_list(text).expect("a list");
         let identity = Identity { sessions: vec![Fingerprint::of("session")], expires_at_s: Some(7) };
         let at = ConnectionAddress { node: 1, shard: 2, slot: 3, generation: 4 };
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(request.sessions, [identity.sessions[0].to_string()]);
         assert_eq!(request.expires_at_s, Some(7));
         assert_eq!((request.at.shard, request.at.slot, request.at.generation), (2, 3, 4));
-        assert_eq!(echo(&parse_list(request.subscriptions.get()).expect("a list")), echo(&list));
+        assert_eq!(write_list(&parse_list(request.subscriptions.get()).expect("a list")), write_list(&list));
     }
 
     #[test]

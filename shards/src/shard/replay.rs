@@ -11,10 +11,8 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-use super::connection::{Address, Closing, Output};
-use super::session::StoredEvent;
+use super::connection::{Address, Output};
 use super::snapshot::Pending;
-use super::stored_text::StoredText;
 use super::{Shard, own_events};
 use crate::cursor::{CursorWriter, Layout, Loss, Vector};
 use crate::index::Index;
@@ -25,8 +23,6 @@ use crate::record::{self, Range};
 use crate::replay::{ReplaySource, Replayed};
 use crate::segment::Segment;
 use crate::subscription::CompiledSubscription;
-use crate::ws::encode::{self, OpCode};
-use crate::{metrics, sse};
 
 /// Longest turn of a walk, in microseconds: live events wait for no more.
 const TURN_US: u64 = 1_000;

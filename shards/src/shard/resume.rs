@@ -185,7 +185,9 @@ impl Shard {
             Beginning::Now => Resolved { next: kept.now.to_vec(), losses: Vec::new() },
             Beginning::Presented(ResumeFrom::Cursor(cursor)) => resolve(&cursor, &kept.layout, &kept.now, local),
             Beginning::Presented(ResumeFrom::Unknown) => unproven(Reason::CursorUnknown),
-            Beginning::Presented(ResumeFrom::Earliest | ResumeFrom::Time(_)) if !allowed => unproven(Reason::NotAllowed),
+            Beginning::Presented(ResumeFrom::Earliest | ResumeFrom::Time(_)) if !allowed => {
+                unproven(Reason::NotAllowed)
+            }
             Beginning::Presented(ResumeFrom::Earliest) => {
                 client.earliest = true;
                 Resolved { next: vec![0; kept.now.len()], losses: Vec::new() }

@@ -40,7 +40,8 @@ impl Pending {
     pub(super) fn of(subscriptions: &[CompiledSubscription]) -> Option<Box<Self>> {
         let subscriptions: Vec<_> = subscriptions.iter().filter(|one| one.snapshot).cloned().collect();
         let none = subscriptions.is_empty();
-        let pending = Self { subscriptions, round: 0, after: Progress::default(), events: 0, reads: false, renew: false };
+        let pending =
+            Self { subscriptions, round: 0, after: Progress::default(), events: 0, reads: false, renew: false };
         (!none).then(|| Box::new(pending))
     }
 
@@ -198,12 +199,11 @@ impl Shard {
         let (at, offset) = (record.partition.to_native() as usize, record.offset.to_native());
         for slot in matched.drain(..) {
             let Some(client) = self.replays.clients.get_mut(&slot) else { continue };
-            let Some(pending) = client.snapshot.as_deref().filter(|_| client.stage == Stage::Snapshot) else { continue };
+            let Some(pending) = client.snapshot.as_deref().filter(|_| client.stage == Stage::Snapshot) else {
+                continue;
+            };
             let place = Progress { slot: at, next: offset };
-            if offset >= client.next.get(at).copied().unwrap_or(0)
-                || place < pending.after
-                || !pending.reads
-            {
+            if offset >= client.next.get(at).copied().unwrap_or(0) || place < pending.after || !pending.reads {
                 continue;
             }
             if self.append_to(slot, &segment, record, None)

@@ -124,9 +124,8 @@ impl Reading {
             return None;
         };
         let cached = self.layout.slot(at).and_then(|slot| Some((slot.partition, caches.get(slot.source)?)));
-        let more = cached.and_then(|(partition, cache)| {
-            cache.look(partition, next, below, &self.event_types, LOOKS, found)
-        });
+        let more =
+            cached.and_then(|(partition, cache)| cache.look(partition, next, below, &self.event_types, LOOKS, found));
         self.at = Some(more.map_or(Progress { slot: at + 1, next: 0 }, |next| Progress { slot: at, next }));
         Some(at)
     }

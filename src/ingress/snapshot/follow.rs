@@ -14,11 +14,10 @@ use tidegate_shards::snapshot::reading::Caches;
 use super::Snapshots;
 use super::serve::Server;
 use crate::config::KafkaSettings;
-use crate::ingress::discovery::StartFrom;
 use crate::ingress::kafka::{MessageError, consumer_config, decode};
 use crate::ingress::native::{Batch, Consumer, Message};
 use crate::ingress::progress::{Progress, Verdict};
-use crate::ingress::watch::{Assignment, Partitions, Request, Watch, Watched};
+use crate::ingress::watch::{Assignment, Partitions, Request, StartFrom, Watch, Watched};
 use crate::kafka::Reachability;
 
 /// Messages taken from librdkafka at once.

@@ -106,7 +106,8 @@ impl Server {
             shards.iter().for_each(|shard| self.lanes[*shard].flush());
         }
         self.segments = writer.segment().number() + 1;
-        let complete = reading.is_complete(&self.snapshots.caches()) && self.snapshots.all_cached(reading.event_types());
+        let complete =
+            reading.is_complete(&self.snapshots.caches()) && self.snapshots.all_cached(reading.event_types());
         for &shard in &shards {
             self.push(shard, Snapshotted::Done { complete })?;
             self.lanes[shard].flush();
