@@ -23,6 +23,8 @@ mod sealed;
 mod sealed_tests;
 pub mod session;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 pub(crate) mod socket;
 pub mod stored_text;
 mod subscribe;
