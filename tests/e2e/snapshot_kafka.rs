@@ -94,7 +94,7 @@ fn events_that_come_during_a_snapshot_larger_than_the_queue_are_seen_once_and_af
     let Some(stage) = Stage::new("snapshot_kafka") else { return };
     let text = "x".repeat(2_000);
     stage.publish("seat", 0..2_000, 1, &text);
-    let gateway = stage.gateway(&[("MAX_QUEUE_BYTES", "65536")]);
+    let gateway = stage.gateway(&[("MAX_QUEUE_BYTES", "1048576")]);
     stage.producer.wait_until_read(&gateway, &stage.topic, PARTITIONS);
     let mut client = Client::subscribe(&gateway, Transport::Sse, &subscriptions());
     stage.publish("seat", 0..50, 2, "x");
