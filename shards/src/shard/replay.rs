@@ -178,7 +178,7 @@ impl Replays {
     fn begin_walk(&mut self) {
         let mut members = std::mem::take(&mut self.waiting);
         // A slot may have another tenant by now, and a client other plans.
-        let waits = |client: &Box<Client>, address| client.address == address && client.stage == Stage::Queued;
+        let waits = |client: &Client, address| client.address == address && client.stage == Stage::Queued;
         members.retain(|address| self.clients.get(&address.slot).is_some_and(|client| waits(client, *address)));
         let ring = std::mem::take(&mut self.ring);
         let clients = || members.iter().filter_map(|address| self.clients.get(&address.slot));
