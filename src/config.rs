@@ -6,6 +6,7 @@ mod hub;
 mod limits;
 mod proxy;
 mod sessions;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -26,6 +27,7 @@ pub use hub::{KafkaSettings, Sasl, SaslMechanism, Tls};
 pub use limits::LimitsConfig;
 pub use proxy::ProxyConfig;
 pub use sessions::SessionsConfig;
+pub use snapshots::SnapshotSettings;
 pub use tls::TlsConfig;
 pub use tokens::{RemoteKeys, TokenConfig};
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub history_bytes: usize,
     /// Clients may ask for more than a cursor leads to.
     pub replay_earliest: bool,
+    /// Initial states that are kept for clients.
+    pub snapshots: SnapshotSettings,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
     /// Topic of the checkpoints that cursors refer to.
@@ -166,6 +170,7 @@ impl Config {
             max_subscriptions: reader.size("MAX_SUBSCRIPTIONS", 1..=1_000_000),
             history_bytes: reader.size("HISTORY_BYTES", 0..=MAX_BYTES),
             replay_earliest: reader.switch("REPLAY_EARLIEST"),
+            snapshots: snapshots::snapshots(reader),
             kafka: hub::kafka(reader),
             positions_topic,
             max_plain_cursor_chars: reader.size("TEST_CURSOR_CHARS", 0..=1 << 20),

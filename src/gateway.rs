@@ -20,13 +20,14 @@ use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::ProxySettings;
+use tidegate_shards::snapshot::{SnapshotLane, SnapshotSource};
 use tidegate_shards::submit::{EventSink, Sinks};
 
 use self::certificates::Certificates;
 pub use self::serve::{serve, serve_beside};
 use self::settings::{api_sources, listened_on, shard_settings};
 use crate::auth::KeySets;
-use crate::config::{Config, KafkaSettings};
+use crate::config::{Config, KafkaSettings, SnapshotSettings};
 use crate::control::{AnswerDesk, Control, ControlParts, Health, MetricSources};
 use crate::cores;
 use crate::egress::producer::KafkaSink;
@@ -35,6 +36,7 @@ use crate::ingress::kafka::KafkaIngress;
 use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::replay::{ReplayThread, Replays};
+use crate::ingress::snapshot::{SnapshotThread, Snapshots};
 use crate::ingress::{Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
@@ -84,6 +86,7 @@ pub struct Gateway {
     reload: Option<Reload>,
     replayer: Option<ReplayThread>,
     positions: Option<PositionThreads>,
+    snapshots: Option<SnapshotThread>,
     draining: Arc<AtomicBool>,
     nodes: Option<Arc<Nodes>>,
 }
@@ -132,13 +135,19 @@ impl Hub {
         }
     }
 
-    fn start_ingress(self, config: &Config, outlet: Outlet) -> io::Result<JoinHandle<()>> {
+    fn start_ingress(
+        self,
+        config: &Config,
+        outlet: Outlet,
+        snapshots: Option<Arc<Snapshots>>,
+    ) -> io::Result<JoinHandle<()>> {
         let extractors = Arc::clone(&config.extractors);
         let builder = thread::Builder::new().name("ingress".to_owned());
         match self {
-            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors)),
+            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors, snapshots)),
             Self::Kafka { settings, reachability, .. } => {
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, event_limits(config), reachability)?;
+                let limits = event_limits(config);
+                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability, snapshots)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -196,12 +205,14 @@ impl Gateway {
         let replays = config.kafka.as_ref().map(|_| Replays::new(stop.clone())).transpose()?.map(Arc::new);
         let positions = config.kafka.as_ref().map(|_| PositionLog::new(config.max_plain_cursor_chars));
         let (positions, waiting) = positions.unzip();
+        let snapshots = open_snapshots(config, &stop)?;
         let nodes = Nodes::of(config, &settings);
         let sinks = Sinks {
             events: Arc::clone(&sink),
             requests: requests.clone().map(|requests| requests as Arc<dyn RequestSink>),
             replay: replays.clone().map(|replays| replays as Arc<dyn ReplaySource>),
             checkpoints: positions.clone().map(|positions| positions as Arc<dyn CheckpointSource>),
+            snapshots: snapshots.clone().map(|snapshots| snapshots as Arc<dyn SnapshotSource>),
             log,
             peers: nodes.clone().map(|nodes| nodes as Arc<dyn Peers>),
         };
@@ -209,6 +220,7 @@ impl Gateway {
             .inspect_err(|_| stop_following())
             .map_err(check::explain_start_failure)?;
         let lanes = publisher.take_replay_lanes();
+        let snapshot_lanes = publisher.take_snapshot_lanes();
         let node = Arc::new(node);
         apis.serve(&node);
         let key_metrics = key_sets.metrics();
@@ -224,6 +236,7 @@ impl Gateway {
             health: health(config, &node, hub.reachability(), &draining),
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
+                snapshots: snapshots.as_ref().map(|snapshots| Arc::clone(snapshots.metrics())),
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
@@ -268,11 +281,13 @@ impl Gateway {
                 }
                 _ => None,
             };
-            let ingress = hub.start_ingress(config, outlet)?;
+            let server = snapshots.as_ref().map(|snapshots| start_snapshots(config, snapshots, snapshot_lanes));
+            let server = server.transpose()?;
+            let ingress = hub.start_ingress(config, outlet, snapshots)?;
             let replies = start_replies(config, settings.node_id, desk.clone(), replies)?;
-            Ok((replayer, positions, ingress, replies))
+            Ok((replayer, positions, server, ingress, replies))
         });
-        let (replayer, positions, ingress, replies) = match started {
+        let (replayer, positions, snapshots, ingress, replies) = match started {
             Ok(started) => started,
             Err(error) => {
                 control.stop();
@@ -325,6 +340,7 @@ impl Gateway {
             replies,
             replayer,
             positions,
+            snapshots,
             draining,
             nodes,
             reload,
@@ -362,6 +378,9 @@ impl Gateway {
         if let Some(positions) = self.positions {
             positions.stop();
         }
+        if let Some(snapshots) = self.snapshots {
+            snapshots.join();
+        }
         shut_down(self.node);
         if let Some(requests) = self.requests {
             requests.stop();
@@ -370,6 +389,27 @@ impl Gateway {
             producer.stop();
         }
     }
+}
+
+/// Where shards ask for snapshots, if any are kept.
+fn open_snapshots(config: &Config, stop: &Stop) -> io::Result<Option<Arc<Snapshots>>> {
+    let SnapshotSettings { topics, max_bytes } = &config.snapshots;
+    let max_bytes = *max_bytes;
+    let (sources, topics) = match &config.kafka {
+        Some(kafka) => (kafka.source_topics.clone(), topics.clone()),
+        // The hub takes whatever would go to any of the topics.
+        None if topics.is_empty() => (Vec::new(), Vec::new()),
+        None => (vec!["local".to_owned()], vec!["local".to_owned()]),
+    };
+    Snapshots::new(&SnapshotSettings { topics, max_bytes }, &sources, stop.clone())
+}
+
+fn start_snapshots(
+    config: &Config,
+    snapshots: &Arc<Snapshots>,
+    lanes: Vec<SnapshotLane>,
+) -> io::Result<SnapshotThread> {
+    SnapshotThread::start(snapshots, config.kafka.as_ref(), &config.extractors, event_limits(config), lanes)
 }
 
 fn event_limits(config: &Config) -> EventLimits {

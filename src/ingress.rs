@@ -13,6 +13,7 @@ mod outlet;
 mod progress;
 pub mod replay;
 pub(crate) mod sleep;
+pub mod snapshot;
 pub(crate) mod watch;
 
 pub use outlet::{Outlet, Stop};

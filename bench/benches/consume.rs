@@ -55,7 +55,7 @@ impl Ingress {
         let outlet = Outlet::new(publisher, bell, stop.clone(), Arc::clone(&metrics));
         let reachability = Arc::new(Reachability::new(clock::now_ms()));
         let extractors = Arc::new(Extractors::default());
-        let ingress = KafkaIngress::start(&settings, outlet, extractors, EventLimits::default(), reachability)
+        let ingress = KafkaIngress::start(&settings, outlet, extractors, EventLimits::default(), reachability, None)
             .expect("librdkafka takes these settings");
         Self { metrics, stop, thread: thread::spawn(move || ingress.run()) }
     }

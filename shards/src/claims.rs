@@ -18,7 +18,7 @@ pub fn automatic(claims: &Map<String, Value>, extractors: &Extractors) -> Vec<Su
         .types()
         .filter_map(|(event_type, fields)| {
             let one_of = alternatives(event_type, claims, fields)?;
-            Some(Subscription { event_type: event_type.into(), one_of })
+            Some(Subscription { event_type: event_type.into(), one_of, snapshot: false })
         })
         .collect()
 }

@@ -53,6 +53,7 @@ pub mod segment;
 pub mod sessions;
 pub mod settings;
 pub mod shard;
+pub mod snapshot;
 pub mod sse;
 pub mod submit;
 pub mod subscription;

@@ -20,6 +20,7 @@ use crate::record::Range;
 use crate::replay::Replayed;
 use crate::segment::Segment;
 use crate::shard::identity::Identity;
+use crate::snapshot::Snapshotted;
 use crate::subscription::Subscription;
 
 /// Control messages that may wait for one shard.
@@ -264,6 +265,8 @@ pub struct Inbox {
     pub control: Arc<ArrayQueue<Control>>,
     /// Events read again, where there is somebody who does.
     pub replay: Option<rtrb::Consumer<Replayed>>,
+    /// Snapshots, where there is somebody who gives them.
+    pub snapshots: Option<rtrb::Consumer<Snapshotted>>,
     /// Woken by all lanes.
     pub waker: Arc<AtomicWaker>,
     /// Where the tick task leaves its waker.
@@ -280,7 +283,7 @@ pub fn lanes(event_capacity: usize) -> (EventLane, ControlLane, Inbox) {
     (
         EventLane { producer, waker: Arc::clone(&waker), segment: None, dirty: false },
         ControlLane { queue: Arc::clone(&control), waker: Arc::clone(&waker), ticker: Arc::clone(&ticker) },
-        Inbox { events, control, replay: None, waker, ticker },
+        Inbox { events, control, replay: None, snapshots: None, waker, ticker },
     )
 }
 

@@ -178,6 +178,10 @@ pub struct ShardMetrics {
     pub replaying: Cell,
     /// Clients that came back and asked for what they have missed.
     pub replays: Cell,
+    /// Gauge: clients that wait for a snapshot.
+    pub snapshotting: Cell,
+    /// Snapshots that clients got.
+    pub snapshots: Cell,
     /// Copies of events that were handed to clients that catch up.
     pub replayed: Cell,
     /// Clients told that events may be missing.
@@ -245,6 +249,8 @@ impl Default for ShardMetrics {
             tls_resumed: cell(),
             tls_failures: std::array::from_fn(|_| cell()),
             replaying: cell(),
+            snapshotting: cell(),
+            snapshots: cell(),
             replays: cell(),
             replayed: cell(),
             history_lost: cell(),

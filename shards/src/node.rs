@@ -69,12 +69,17 @@ impl Node {
         let interest = InterestLane::default();
         let resolver = Resolver::start(settings.proxy.ca_pem.clone())?;
         let (mut event_lanes, mut control_lanes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut replay_lanes = Vec::new();
+        let (mut replay_lanes, mut snapshot_lanes) = (Vec::new(), Vec::new());
         for _ in &layout.cores {
             let (events, control, mut inbox) = lanes(layout.mailbox_events);
             let (replay_lane, replay) = replay::lane(&inbox.waker);
             inbox.replay = Some(replay);
             replay_lanes.push(replay_lane);
+            if sinks.snapshots.is_some() {
+                let (snapshot_lane, snapshots) = replay::lane(&inbox.waker);
+                inbox.snapshots = Some(snapshots);
+                snapshot_lanes.push(snapshot_lane);
+            }
             event_lanes.push(events);
             control_lanes.push(control);
             inboxes.push(inbox);
@@ -118,7 +123,7 @@ impl Node {
         }
         node.clock = Some(start_clock(Arc::clone(&node.lanes))?);
         let publisher = Publisher::new(event_lanes, interest, layout.segment_bytes, layout.history_bytes);
-        Ok((node, publisher.with_replay_lanes(replay_lanes)))
+        Ok((node, publisher.with_replay_lanes(replay_lanes).with_snapshot_lanes(snapshot_lanes)))
     }
 
     /// Addresses the shards listen on (port 0 resolved).

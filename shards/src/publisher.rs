@@ -14,6 +14,7 @@ use crate::mailbox::{EventLane, Kept, Mail, Place};
 use crate::record::{self, Scratch};
 use crate::replay::ReplayLane;
 use crate::segment::{Segment, SegmentWriter};
+use crate::snapshot::SnapshotLane;
 
 /// Where an event stands in its source; per source partition, offsets rise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub struct Publisher {
     changes: InterestLane,
     lanes: Vec<EventLane>,
     replay_lanes: Vec<ReplayLane>,
+    snapshot_lanes: Vec<SnapshotLane>,
     unanswered: VecDeque<(usize, Unanswered)>,
     writer: SegmentWriter,
     segment_bytes: usize,
@@ -86,6 +88,7 @@ impl Publisher {
             layouts_known: vec![0; lanes.len()],
             lanes,
             replay_lanes: Vec::new(),
+            snapshot_lanes: Vec::new(),
             unanswered: VecDeque::new(),
             writer: SegmentWriter::new(0, segment_bytes),
             segment_bytes,
@@ -133,6 +136,18 @@ impl Publisher {
     pub(crate) fn with_replay_lanes(mut self, lanes: Vec<ReplayLane>) -> Self {
         self.replay_lanes = lanes;
         self
+    }
+
+    /// The same with snapshot lanes.
+    pub(crate) fn with_snapshot_lanes(mut self, lanes: Vec<SnapshotLane>) -> Self {
+        self.snapshot_lanes = lanes;
+        self
+    }
+
+    /// The snapshot lanes of all shards, for whoever gives snapshots; none where nobody does.
+    #[must_use]
+    pub fn take_snapshot_lanes(&mut self) -> Vec<SnapshotLane> {
+        std::mem::take(&mut self.snapshot_lanes)
     }
 
     /// The replay lanes of all shards, for whoever reads events again.

@@ -68,14 +68,17 @@ pub struct Joined {
     pub losses: Vec<Loss>,
 }
 
-/// The reader's end of a replay lane.
+/// The reader's end of a lane to a shard.
 #[derive(Debug)]
-pub struct ReplayLane {
-    producer: rtrb::Producer<Replayed>,
+pub struct Lane<T> {
+    producer: rtrb::Producer<T>,
     waker: Arc<AtomicWaker>,
 }
 
-impl ReplayLane {
+/// The reader's end of a replay lane.
+pub type ReplayLane = Lane<Replayed>;
+
+impl<T> Lane<T> {
     /// Room for `entries` more?
     #[must_use]
     pub fn has_room(&self, entries: usize) -> bool {
@@ -86,7 +89,7 @@ impl ReplayLane {
     ///
     /// # Errors
     /// The entry, when the lane is full.
-    pub fn push(&mut self, entry: Replayed) -> Result<(), Replayed> {
+    pub fn push(&mut self, entry: T) -> Result<(), T> {
         self.producer.push(entry).map_err(|rtrb::PushError::Full(entry)| entry)
     }
 
@@ -96,9 +99,9 @@ impl ReplayLane {
     }
 }
 
-/// Makes the replay lane of a shard, which sleeps on `waker`.
+/// Makes a lane to a shard, which sleeps on `waker`.
 #[must_use]
-pub fn lane(waker: &Arc<AtomicWaker>) -> (ReplayLane, rtrb::Consumer<Replayed>) {
+pub fn lane<T>(waker: &Arc<AtomicWaker>) -> (Lane<T>, rtrb::Consumer<T>) {
     let (producer, consumer) = rtrb::RingBuffer::new(LANE_CAPACITY);
-    (ReplayLane { producer, waker: Arc::clone(waker) }, consumer)
+    (Lane { producer, waker: Arc::clone(waker) }, consumer)
 }

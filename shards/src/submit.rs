@@ -11,6 +11,7 @@ use crate::checkpoints::CheckpointSource;
 use crate::peers::Peers;
 use crate::proxy::outbound::{RequestLog, RequestSink};
 use crate::replay::ReplaySource;
+use crate::snapshot::SnapshotSource;
 
 /// One validated event on its way into the hub.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct Sinks {
     pub replay: Option<Arc<dyn ReplaySource>>,
     /// Who looks up checkpoints that cursors refer to; `None` where there are none.
     pub checkpoints: Option<Arc<dyn CheckpointSource>>,
+    /// Who gives snapshots; `None` where nobody does.
+    pub snapshots: Option<Arc<dyn SnapshotSource>>,
     /// The request log, where there is one.
     pub log: Option<Arc<dyn RequestLog>>,
     /// Other nodes; `None` where this one knows of no other.

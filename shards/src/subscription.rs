@@ -11,13 +11,14 @@ mod restrict;
 #[cfg(test)]
 mod tests;
 
-pub use echo::echo;
+pub use echo::{echo, write_list};
 pub use parse::{parse_list, parse_put_body, parse_query_parameter};
 use restrict::restrict;
 
 use crate::extractor::Extractors;
 use crate::value::{CANONICAL_NULL, canonicalize};
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// One subscription as the client gave it, spellings resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Subscription {
     pub event_type: Box<str>,
     /// Alternatives: at least one must hold in full. Empty: every event of the type.
     pub one_of: Vec<Alternative>,
+    /// Asks for the newest matching event per key before the live ones.
+    pub snapshot: bool,
 }
 
 /// Constraints that must all hold, sorted by field, each field once. Empty: holds always.
@@ -50,6 +53,8 @@ pub struct CompiledSubscription {
     /// Fields of constraints that are ignored because no extractor says where they are in an event, sorted. For the
     /// log and the counter.
     pub ignored_fields: Vec<Box<str>>,
+    /// Asks for the newest matching event per key before the live ones.
+    pub snapshot: bool,
 }
 
 /// A conjunction: positions of fields (see [`TypeExtractors::fields`](crate::extractor::TypeExtractors::fields)) with
@@ -207,7 +212,7 @@ pub fn compile(
     }
     clauses.sort();
     clauses.dedup();
-    Ok(CompiledSubscription { event_type, clauses, ignored_fields })
+    Ok(CompiledSubscription { event_type, clauses, ignored_fields, snapshot: subscription.snapshot })
 }
 
 impl Constraint {
@@ -223,8 +228,18 @@ impl Constraint {
     }
 }
 
-/// Keeps the first of those that are written alike in the echo.
+/// Keeps the first of those that are written alike in the echo; it asks for a snapshot if any of them does.
 fn drop_duplicates(subscriptions: &mut Vec<Subscription>) {
-    let mut seen = HashSet::with_capacity(subscriptions.len());
-    subscriptions.retain(|subscription| seen.insert(echo(std::slice::from_ref(subscription))));
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(subscriptions.len());
+    let mut kept: Vec<Subscription> = Vec::with_capacity(subscriptions.len());
+    for subscription in subscriptions.drain(..) {
+        match seen.entry(echo(std::slice::from_ref(&subscription))) {
+            Entry::Occupied(first) => kept[*first.get()].snapshot |= subscription.snapshot,
+            Entry::Vacant(free) => {
+                free.insert(kept.len());
+                kept.push(subscription);
+            }
+        }
+    }
+    *subscriptions = kept;
 }

@@ -150,6 +150,14 @@ pub const CATALOGUE: &[Setting] = &[
         "false",
         "Clients may ask for all events there are, or for those since a time, in place of a cursor",
     ),
+    text(
+        EVENTS,
+        "SNAPSHOT_TOPICS",
+        "TOPIC,…",
+        "",
+        "Source topics whose newest event per key is kept for subscriptions with a snapshot; `*` for all [default: none]",
+    ),
+    text(EVENTS, "SNAPSHOT_BYTES", "BYTES", "67108864", "Memory for the newest events of each of these topics"),
     text(KAFKA, "KAFKA_BROKERS", "HOST:PORT,…", "", "Kafka brokers [default: none, the hub is local to this process]"),
     text(
         KAFKA,

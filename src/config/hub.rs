@@ -140,10 +140,16 @@ fn is_broker(text: &str) -> bool {
     host_is_plausible && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-fn topics(reader: &mut Reader<'_>) -> Vec<String> {
+/// The source topics, each once.
+pub(super) fn source_topics(reader: &Reader<'_>) -> Vec<String> {
     let mut topics = reader.list("KAFKA_SOURCE_TOPICS");
     let mut seen = std::collections::HashSet::new();
     topics.retain(|topic| seen.insert(topic.clone()));
+    topics
+}
+
+fn topics(reader: &mut Reader<'_>) -> Vec<String> {
+    let topics = source_topics(reader);
     for topic in &topics {
         if !is_topic(topic) {
             reader.problem(

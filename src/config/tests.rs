@@ -78,6 +78,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("STRICT_CONSTRAINTS", "maybe"),
         ("MAX_SUBSCRIPTIONS", "0"),
         ("HISTORY_BYTES", "1e6"),
+        ("SNAPSHOT_TOPICS", "rig,other"),
+        ("SNAPSHOT_BYTES", "x"),
         ("KAFKA_BROKERS", "kafka:port"),
         ("KAFKA_SOURCE_TOPICS", "a b"),
         ("KAFKA_SOURCE_TOPICS", ","),

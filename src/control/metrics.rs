@@ -1,5 +1,6 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+mod snapshots;
 mod tls;
 mod tokens;
 
@@ -17,6 +18,7 @@ use crate::auth::KeySetMetrics;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
+use crate::ingress::snapshot::metrics::SnapshotMetrics;
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
 use crate::proxy::Apis;
@@ -29,6 +31,8 @@ use crate::tls::metrics::TlsMetrics;
 pub struct MetricSources {
     /// Ingress.
     pub ingress: Arc<IngressMetrics>,
+    /// The caches that snapshots are of, where there are any.
+    pub snapshots: Option<Arc<SnapshotMetrics>>,
     /// Each shard.
     pub shards: Vec<Arc<ShardMetrics>>,
     /// The producer and its topic, where there is Kafka.
@@ -61,6 +65,7 @@ impl MetricSources {
     pub(super) fn page(&self) -> String {
         let mut page = Page::default();
         self.write_ingress(&mut page);
+        self.write_snapshots(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
         self.write_blacklist(&mut page);
@@ -357,6 +362,10 @@ impl MetricSources {
                 "Copies of events handed to clients that catch up.",
                 |shard| &shard.replayed,
             ),
+            ("tidegate_snapshots_waiting", Kind::Gauge, "Clients that wait for a snapshot.", |shard| {
+                &shard.snapshotting
+            }),
+            ("tidegate_snapshots_total", Kind::Counter, "Snapshots that clients got.", |shard| &shard.snapshots),
             (
                 "tidegate_history_lost_total",
                 Kind::Counter,
@@ -414,6 +423,7 @@ mod tests {
     fn the_page_has_rigs_names_with_their_labels_and_every_shard() {
         let sources = MetricSources {
             ingress: Arc::new(IngressMetrics::new("kafka", &["rig".to_owned()])),
+            snapshots: None,
             shards: vec![Arc::default(), Arc::default()],
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),

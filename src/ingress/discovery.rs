@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Where reading of a partition starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StartFrom {
+pub(crate) enum StartFrom {
     /// After its last message: it was there at the start.
     End,
     /// At its first message: it appeared later, and everything in it is new.
@@ -48,20 +48,22 @@ impl Topic {
 /// The state of all source topics; a topic is named by its index in the settings.
 #[derive(Debug)]
 pub(super) struct Discovery {
+    /// Where reading begins in what is there at the first look.
+    first: StartFrom,
     topics: Vec<Topic>,
 }
 
 impl Discovery {
     /// No topic listed yet.
     #[must_use]
-    pub(super) fn new(topics: usize) -> Self {
-        Self { topics: (0..topics).map(|_| Topic::default()).collect() }
+    pub(super) fn new(topics: usize, first: StartFrom) -> Self {
+        Self { first, topics: (0..topics).map(|_| Topic::default()).collect() }
     }
 
     /// Takes a listing in. Returns the partitions that are gone (the topic was deleted) and were being read.
     pub(super) fn listed(&mut self, topic: usize, listing: Listing) -> Vec<u32> {
         let Some(topic) = self.topics.get_mut(topic) else { return Vec::new() };
-        let start = if topic.listed_before { StartFrom::Beginning } else { StartFrom::End };
+        let start = if topic.listed_before { StartFrom::Beginning } else { self.first };
         topic.listed_before = true;
         match listing {
             Listing::Partitions(count) => topic.add(0..count, start),
@@ -146,14 +148,14 @@ mod tests {
 
     #[test]
     fn what_is_there_at_the_start_is_read_from_its_end() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         assert!(discovery.listed(0, Listing::Partitions(2)).is_empty());
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End), (0, 1, StartFrom::End)]);
     }
 
     #[test]
     fn of_a_topic_of_which_one_partition_counts_the_others_are_left_alone() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         discovery.listed(0, Listing::One(5));
         assert_eq!(discovery.unresolved(), [(0, 5, StartFrom::End)]);
         discovery.resolved(0, 5);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_appears_later_is_read_from_its_beginning() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         discovery.listed(0, Listing::Partitions(1));
         discovery.resolved(0, 0);
         discovery.listed(0, Listing::Partitions(2));
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_appears_later_is_read_from_its_beginning() {
-        let mut discovery = Discovery::new(2);
+        let mut discovery = Discovery::new(2, StartFrom::End);
         discovery.listed(1, Listing::Missing);
         discovery.listed(1, Listing::Partitions(1));
         assert_eq!(discovery.unresolved(), [(1, 0, StartFrom::Beginning)]);
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_unresolved_start_is_asked_for_again_and_keeps_its_meaning() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         discovery.listed(0, Listing::Partitions(1));
         discovery.listed(0, Listing::Partitions(1));
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End)]);
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_deleted_topic_is_left_and_read_from_the_beginning_when_it_comes_back() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         discovery.listed(0, Listing::Partitions(2));
         discovery.resolved(0, 1);
         assert_eq!(discovery.listed(0, Listing::Missing), [1], "only what was being read is left");
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_offset_out_of_range_is_resolved_anew() {
-        let mut discovery = Discovery::new(1);
+        let mut discovery = Discovery::new(1, StartFrom::End);
         discovery.listed(0, Listing::Partitions(1));
         discovery.resolved(0, 0);
         discovery.out_of_range(0, 0, 77);

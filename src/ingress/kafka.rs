@@ -1,5 +1,6 @@
 //! The source Kafka: every partition of the source topics, from ingress's own offsets.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,10 +22,13 @@ use super::metrics::{IngressMetrics, TypeIndex};
 use super::native::{Batch, Consumer, Message};
 use super::outlet::{Outlet, Stopped};
 use super::progress::{Progress, Verdict};
-use super::watch::{Assignment, Partitions, Request, Watch, Watched};
+use super::snapshot::Snapshots;
+use super::watch::{Assignment, Partitions, Request, StartFrom, Watch, Watched};
 use crate::config::KafkaSettings;
 use crate::kafka::{Reachability, client_config};
 
+/// Types that snapshots are told of at most; they count none as complete with fewer.
+const MAX_TYPES_TOLD: usize = 20_000;
 /// Messages taken from librdkafka at once.
 const BATCH_MESSAGES: usize = 1_000;
 
@@ -63,6 +67,10 @@ struct State {
     limiter: Limiter,
     /// Messages of the batch at hand that nobody wants, by topic: most are, so they are counted together.
     dropped: Vec<u64>,
+    /// Must know which types come from topics that it doesn't cache.
+    snapshots: Option<Arc<Snapshots>>,
+    /// The types that it was told of.
+    told: HashSet<Box<str>>,
 }
 
 impl KafkaIngress {
@@ -76,6 +84,7 @@ impl KafkaIngress {
         extractors: Arc<Extractors>,
         limits: EventLimits,
         reachability: Arc<Reachability>,
+        snapshots: Option<Arc<Snapshots>>,
     ) -> io::Result<Self> {
         let config = consumer_config(settings);
         let consumer = Consumer::new(&config, &settings.source_topics, outlet.bell()).map_err(io::Error::other)?;
@@ -86,6 +95,7 @@ impl KafkaIngress {
         let watch = Watch {
             settings: settings.clone(),
             topics: settings.source_topics.iter().map(all).collect(),
+            start: StartFrom::End,
             reachability,
             on_lost: Box::new(move |lost| metrics.lost.add(lost)),
             assignments: assignments_to_us,
@@ -114,6 +124,8 @@ impl KafkaIngress {
             types: TypeIndex::default(),
             limiter: Limiter::new(clock::now_ms()),
             dropped: vec![0; settings.source_topics.len()],
+            snapshots,
+            told: HashSet::new(),
         };
         Ok(Self { consumer, state, assignments, requests, watcher })
     }
@@ -236,7 +248,7 @@ impl KafkaIngress {
 impl State {
     fn take(&mut self, topic: usize, message: &Message<'_>, received_us: u64) -> Result<(), Stopped> {
         let (partition, offset) = (message.partition(), message.offset());
-        let metrics = &*self.metrics;
+        let metrics = Arc::clone(&self.metrics);
         let slot = match self.progress.judge(topic, partition, offset) {
             Verdict::New { slot } => slot,
             Verdict::Duplicate | Verdict::Unassigned => {
@@ -252,6 +264,7 @@ impl State {
         match wanted {
             Ok(None) => self.dropped[topic] += 1,
             Ok(Some(event)) => {
+                self.note_type(topic, &event.event_type);
                 self.outlet.publish(&event, Position { partition: slot, offset }, received_us)?;
                 self.types.count(&metrics.forwarded, &event.event_type);
                 source.processing_us.record(clock::now_us().saturating_sub(received_us), 1);
@@ -272,6 +285,15 @@ impl State {
         self.progress.done(topic, partition, offset);
         self.outlet.positions().advance(slot, offset + 1);
         Ok(())
+    }
+
+    /// Lets snapshots of a type that also comes from a topic without cache not count as complete.
+    fn note_type(&mut self, topic: usize, event_type: &str) {
+        let Some(snapshots) = &self.snapshots else { return };
+        if !snapshots.caches_source(topic) && self.told.len() <= MAX_TYPES_TOLD && !self.told.contains(event_type) {
+            self.told.insert(event_type.into());
+            snapshots.note_elsewhere(event_type);
+        }
     }
 
     /// The decoded event, if anybody on this node wants it.

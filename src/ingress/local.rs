@@ -14,6 +14,7 @@ use tidegate_shards::submit::{EventSink, Submission, SubmitAnswer, SubmitError};
 
 use super::metrics::TypeIndex;
 use super::outlet::{Outlet, Stop, Stopped};
+use super::snapshot::Snapshots;
 
 /// The name of the local hub in cursors.
 const HUB: &str = "local";
@@ -78,12 +79,12 @@ impl EventSink for LocalHub {
 }
 
 /// Sequences the hub's events until asked to stop.
-pub fn run(hub: &Arc<LocalHub>, mut outlet: Outlet, extractors: &Extractors) {
+pub fn run(hub: &Arc<LocalHub>, mut outlet: Outlet, extractors: &Extractors, snapshots: Option<Arc<Snapshots>>) {
     // A cursor of a process that is gone must be known as such: what it stands for was in that process's memory.
     outlet.positions().name_source(0, HUB, uuid::Uuid::new_v4().as_u128());
     outlet.positions().start(0, 0, 0, 0);
     outlet.keep_all();
-    let mut sequencer = Sequencer { next_offset: 0, types: TypeIndex::default() };
+    let mut sequencer = Sequencer { next_offset: 0, types: TypeIndex::default(), snapshots };
     while !outlet.stop_requested() {
         outlet.apply_interest();
         let mut taken = 0_usize;
@@ -108,6 +109,7 @@ pub fn run(hub: &Arc<LocalHub>, mut outlet: Outlet, extractors: &Extractors) {
 struct Sequencer {
     next_offset: u64,
     types: TypeIndex,
+    snapshots: Option<Arc<Snapshots>>,
 }
 
 impl Sequencer {
@@ -137,13 +139,22 @@ impl Sequencer {
                 source.failed.add(1);
                 SubmitError::Refused(error.to_string())
             })?;
+            self.keep(submission, position.offset);
             outlet.publish(&event, position, received_us).map_err(|Stopped| SubmitError::ShuttingDown)?;
             self.types.count(&metrics.forwarded, &event.event_type);
         } else {
+            self.keep(submission, position.offset);
             outlet.positions().advance(0, self.next_offset);
         }
         source.processing_us.record(clock::now_us() - received_us, 1);
         Ok(())
+    }
+
+    /// Snapshots must have it before a shard can be told of a position after it.
+    fn keep(&self, submission: &Submission, offset: u64) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.put_local(offset, submission.subject.as_deref(), &submission.event_type, &submission.body);
+        }
     }
 }
 

@@ -214,6 +214,15 @@ impl<'a> Message<'a> {
         Some(unsafe { slice::from_raw_parts(self.raw.payload.cast::<u8>(), self.raw.len) })
     }
 
+    /// The key, where it has one.
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        if self.raw.key.is_null() {
+            return None;
+        }
+        // SAFETY: librdkafka states the length of the key, which lives as long as the message, that is 'a.
+        Some(unsafe { slice::from_raw_parts(self.raw.key.cast::<u8>(), self.raw.key_len) })
+    }
+
     /// The headers, in order.
     pub(crate) fn headers(&self) -> Headers<'a> {
         let mut list = ptr::null_mut();

@@ -13,7 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
 
-use super::discovery::{Discovery, Listing, Resume, StartFrom};
+pub(crate) use super::discovery::StartFrom;
+use super::discovery::{Discovery, Listing, Resume};
 use crate::config::KafkaSettings;
 use crate::kafka::{LogContext, Reachability, client_config};
 
@@ -100,6 +101,8 @@ impl Partitions {
 pub(crate) struct Watch {
     pub(crate) settings: KafkaSettings,
     pub(crate) topics: Vec<Watched>,
+    /// Where reading begins in what is there at the first look.
+    pub(crate) start: StartFrom,
     pub(crate) reachability: Arc<Reachability>,
     /// Told how many messages Kafka deleted before they were read.
     pub(crate) on_lost: Box<dyn Fn(u64) + Send>,
@@ -121,7 +124,7 @@ impl Watch {
         let mut config = client_config(&self.settings);
         config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
-        let mut discovery = Discovery::new(self.topics.len());
+        let mut discovery = Discovery::new(self.topics.len(), self.start);
         self.ids = vec![None; self.topics.len()];
         let began = Timestamp::now();
         let mut answered_ms = None;

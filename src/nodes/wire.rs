@@ -11,7 +11,7 @@ use tidegate_shards::node::{ControlFull, Holders};
 use tidegate_shards::peers::{CallKey, Unreachable};
 use tidegate_shards::sessions::Fingerprint;
 use tidegate_shards::shard::identity::Identity;
-use tidegate_shards::subscription::{Subscription, echo, parse_list};
+use tidegate_shards::subscription::{Subscription, parse_list, write_list};
 use tidegate_shards::token::ConnectionAddress;
 
 use crate::control::AnswerDesk;
@@ -70,7 +70,7 @@ fn json(value: &impl Serialize) -> Bytes {
 }
 
 pub(super) fn set_request(at: ConnectionAddress, subscriptions: &[Subscription], identity: &Identity) -> Bytes {
-    let subscriptions = RawValue::from_string(echo(subscriptions)).expect("invariant: the echo is JSON");
+    let subscriptions = RawValue::from_string(write_list(subscriptions)).expect("invariant: the list is JSON");
     let sessions = identity.sessions.iter().map(ToString::to_string).collect();
     json(&SetRequest { at: at.into(), subscriptions, sessions, expires_at_s: identity.expires_at_s })
 }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn subscriptions_arrive_at_the_other_node_as_they_were() {
-        let text = r#"[{"eventType":"greeting","oneOf":[{"name":"J\"ö","n":1e3},{"room":null}]},{"eventType":"x"}]"#;
+        let text = r#"[{"eventType":"greeting","oneOf":[{"name":"J\"ö","n":1e3},{"room":null}]},{"eventType":"x","snapshot":true}]"#;
         let list = parse_list(text).expect("a list");
         let identity = Identity { sessions: vec![Fingerprint::of("session")], expires_at_s: Some(7) };
         let at = ConnectionAddress { node: 1, shard: 2, slot: 3, generation: 4 };
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(request.sessions, [identity.sessions[0].to_string()]);
         assert_eq!(request.expires_at_s, Some(7));
         assert_eq!((request.at.shard, request.at.slot, request.at.generation), (2, 3, 4));
-        assert_eq!(echo(&parse_list(request.subscriptions.get()).expect("a list")), echo(&list));
+        assert_eq!(write_list(&parse_list(request.subscriptions.get()).expect("a list")), write_list(&list));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::ingress::kafka::consumer_config;
 use crate::ingress::limiter::Limiter;
 use crate::ingress::native::{Batch, Consumer, Message};
 use crate::ingress::sleep;
-use crate::ingress::watch::{Assignment, Partitions, Request, Watch, Watched};
+use crate::ingress::watch::{Assignment, Partitions, Request, StartFrom, Watch, Watched};
 use crate::kafka::Reachability;
 
 /// Messages taken from librdkafka at once.
@@ -84,6 +84,7 @@ impl Replies {
         let own = names.iter().position(|name| *name == topics.own && !topics.shared.contains(name));
         let watch = Watch {
             topics: watched(settings, topics, node),
+            start: StartFrom::End,
             settings: settings.clone(),
             reachability: Arc::new(Reachability::new(clock::now_ms())),
             on_lost: Box::new(|lost| tracing::debug!(lost, "answers were deleted before they were read")),

@@ -176,7 +176,7 @@ fn an_interrupt_ends_all_connections_at_once() {
 #[test]
 fn a_hang_up_ends_no_gateway_that_has_no_certificates_to_read_again() {
     let mut gateway = Gateway::start();
-    let mut client = WebSocketClient::open(&gateway, "");
+    let client = WebSocketClient::open(&gateway, "");
     gateway.signal("HUP");
     gateway.wait_for_log("SIGHUP");
     gateway.assert_alive();

@@ -50,6 +50,8 @@ mod sessions;
 mod sessions_api;
 mod settings;
 mod slow_clients;
+mod snapshot;
+mod snapshot_kafka;
 mod subscriptions;
 mod systemd;
 mod takeover;

@@ -26,6 +26,7 @@ fn subscription(event_type: &str, clauses: &[&[(u16, &str)]]) -> CompiledSubscri
         event_type: event_type.into(),
         clauses: clauses.iter().map(clause).collect(),
         ignored_fields: Vec::new(),
+        snapshot: false,
     }
 }
 
@@ -210,6 +211,7 @@ fn compiled() -> impl Strategy<Value = CompiledSubscription> {
         event_type,
         clauses,
         ignored_fields: Vec::new(),
+        snapshot: false,
     })
 }
 

@@ -32,6 +32,7 @@ pub(super) async fn drain(world: SharedWorld, mut inbox: Inbox, ingress_bell: Be
             let idle = inbox.events.is_empty()
                 && inbox.control.is_empty()
                 && inbox.replay.as_ref().is_none_or(rtrb::Consumer::is_empty)
+                && inbox.snapshots.as_ref().is_none_or(rtrb::Consumer::is_empty)
                 && !world.shard.borrow().has_replay_work();
             if idle { Poll::Pending } else { Poll::Ready(()) }
         })
@@ -71,7 +72,9 @@ fn batch(world: &SharedWorld, inbox: &mut Inbox) {
 /// One turn for clients that catch up, between batches of live events; true if there is more to do.
 fn catch_up(world: &SharedWorld, inbox: &mut Inbox) -> bool {
     let mut shard = world.shard.borrow_mut();
-    let more = inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane, clock::now_us));
+    let mut more =
+        inbox.replay.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_replayed(lane, clock::now_us));
+    more |= inbox.snapshots.as_mut().is_some_and(|lane| !lane.is_empty() && shard.take_snapshots(lane, clock::now_us));
     if !shard.has_replay_work() {
         return more;
     }

@@ -117,6 +117,7 @@ fn run(shard: ShardThread, ready: &mpsc::Sender<io::Result<Listening>>) {
         let mut state = Shard::new(number, Arc::clone(&settings), metrics, interest, ingress_bell.clone(), now_ms);
         state.set_replay_source(sinks.replay.clone());
         state.set_checkpoint_source(sinks.checkpoints.clone());
+        state.set_snapshot_source(sinks.snapshots.clone());
         let proxy = Proxy::new(number, &settings, resolver, now_ms);
         let tls_config = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let rates = RefCell::new(RequestRates::new(&settings.limits));

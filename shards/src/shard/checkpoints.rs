@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::replay::Stage;
-use super::resume::First;
+use super::resume::{Beginning, First};
 use crate::checkpoints::{CheckpointSource, Found, Lookup};
 use crate::cursor::{Checkpoint, Recent, Reference, ResumeFrom};
 
@@ -33,7 +33,7 @@ impl Checkpoints {
     /// Puts a plain position in place of a cursor that refers to checkpoints. False where these must be looked up first, which
     /// is asked for here.
     pub(super) fn translate(&mut self, first: &mut First, shard: usize) -> bool {
-        let ResumeFrom::Checkpointed(cursor) = &first.from else { return true };
+        let Beginning::Presented(ResumeFrom::Checkpointed(cursor)) = &first.from else { return true };
         let missing: Vec<Reference> = cursor.references().filter(|reference| self.get(*reference).is_none()).collect();
         if let (Some(source), false) = (&self.source, missing.is_empty()) {
             for reference in missing {
@@ -45,7 +45,7 @@ impl Checkpoints {
         }
         let plain = cursor.resolve(|reference| self.get(reference).map(|checkpoint| &**checkpoint));
         first.client.footing.own = cursor.references().next().and_then(|reference| self.get(reference)).cloned();
-        first.from = plain.map_or(ResumeFrom::Gone, ResumeFrom::Cursor);
+        first.from = Beginning::Presented(plain.map_or(ResumeFrom::Gone, ResumeFrom::Cursor));
         true
     }
 }
@@ -67,12 +67,12 @@ impl Shard {
             checkpoints.known.push_back(Arc::clone(checkpoint));
         }
         for first in self.replays.first.values_mut() {
-            let ResumeFrom::Checkpointed(cursor) = &first.from else { continue };
+            let Beginning::Presented(ResumeFrom::Checkpointed(cursor)) = &first.from else { continue };
             if !cursor.references().any(|reference| reference == found.reference) {
                 continue;
             }
             if found.checkpoint.is_none() {
-                first.from = ResumeFrom::Gone;
+                first.from = Beginning::Presented(ResumeFrom::Gone);
             }
             if first.client.stage == Stage::Parked(u64::MAX) {
                 first.client.stage = Stage::Parked(0);

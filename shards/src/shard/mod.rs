@@ -3,7 +3,7 @@
 //!
 //! Read `connection` (what is kept), `admission` (who is let in), `subscribe` (how subscriptions come into force), `delivery`
 //! (how a batch of events becomes one send per connection), `session` (long polling), `identity` (whose connection it is), then
-//! `replay` and `resume` (clients that come back).
+//! `replay` and `resume` (clients that come back), and `snapshot` (their initial state).
 
 pub mod admission;
 #[cfg(test)]
@@ -17,6 +17,7 @@ pub mod identity;
 mod output;
 pub mod own_events;
 mod replay;
+mod replay_output;
 #[cfg(test)]
 mod replay_tests;
 mod resume;
@@ -24,6 +25,9 @@ mod sealed;
 #[cfg(test)]
 mod sealed_tests;
 pub mod session;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 pub(crate) mod socket;
 pub mod stored_text;
 mod subscribe;
@@ -40,6 +44,7 @@ use self::delivery::Batch;
 use self::drain::Drain;
 use self::identity::Identities;
 use self::replay::Replays;
+use self::snapshot::Snapshots;
 use self::subscribe::Requests;
 use crate::bell::Bell;
 use crate::index::Index;
@@ -49,6 +54,7 @@ use crate::queue::SegmentHold;
 use crate::record::Range;
 use crate::replay::ReplaySource;
 use crate::settings::ShardSettings;
+use crate::snapshot::SnapshotSource;
 use crate::ws::encode::{self, OpCode};
 
 /// Ends a chunked event stream (RFC 9112 section 7.1).
@@ -96,6 +102,7 @@ pub struct Shard {
     /// A cursor that stands for all that was taken when it came.
     position: Option<Arc<str>>,
     replays: Replays,
+    snapshots: Snapshots,
     older_segments: std::collections::VecDeque<std::rc::Weak<Arc<crate::segment::Segment>>>,
     /// The time of the last tick, in milliseconds.
     now_ms: u64,
@@ -137,6 +144,7 @@ impl Shard {
             cursor_range: Range::default(),
             position: None,
             replays: Replays::default(),
+            snapshots: Snapshots::default(),
             older_segments: std::collections::VecDeque::new(),
             now_ms,
             keys: ahash::RandomState::new(),
@@ -147,6 +155,11 @@ impl Shard {
     /// Who reads events again that are in the ring no more.
     pub fn set_replay_source(&mut self, source: Option<Arc<dyn ReplaySource>>) {
         self.replays.source = source;
+    }
+
+    /// Who gives snapshots.
+    pub fn set_snapshot_source(&mut self, source: Option<Arc<dyn SnapshotSource>>) {
+        self.snapshots.source = source;
     }
 
     /// The connections.
@@ -255,9 +268,7 @@ impl Shard {
     /// Ends the connection's existence; its task has closed, or is about to close, the socket.
     pub fn remove(&mut self, address: Address) {
         let Some(connection) = self.connections.remove(address) else { return };
-        if connection.replaying {
-            self.forget_replay(address.slot);
-        }
+        self.forget_replay(address, connection.replaying);
         self.cork.take_if(|(slot, _)| *slot == address.slot);
         self.leave_place(address);
         self.identities.forget(address.slot);

@@ -25,6 +25,9 @@ pub const SESSION_KILLED: &str = "rig.session_killed";
 /// Type of the event that says that events may be missing.
 pub const HISTORY_LOST: &str = "tidegate.history_lost";
 
+/// Type of the event that says that a client has all of its snapshot.
+pub const SNAPSHOT: &str = "tidegate.snapshot";
+
 /// The CloudEvents 0.2 text of one of Tidegate's own events, keys sorted; `data` is JSON.
 #[must_use]
 pub fn encode(event_type: &str, data: &str) -> String {
@@ -63,6 +66,12 @@ pub fn history_lost_data(losses: &[Loss], layout: &Layout) -> String {
     let lost: Vec<_> = losses.iter().take(MAX_NAMED).map(named).collect();
     let reason = losses.first().map_or("", |loss| loss.reason.word());
     serde_json::json!({ "lost": lost, "reason": reason }).to_string()
+}
+
+/// Data of [`SNAPSHOT`]: how many events it had, and whether these were all that there are.
+#[must_use]
+pub fn snapshot_data(complete: bool, events: u64) -> String {
+    format!(r#"{{"complete":{complete},"events":{events}}}"#)
 }
 
 /// Data of [`TOKEN_EXPIRING`]: the `exp` of the token, in seconds since 1970.

@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-use super::connection::{Address, Closing, Output};
-use super::session::StoredEvent;
-use super::stored_text::StoredText;
+use super::connection::{Address, Output};
+use super::snapshot::Pending;
 use super::{Shard, own_events};
 use crate::cursor::{CursorWriter, Footing, Layout, Loss, Vector};
 use crate::index::Index;
@@ -24,8 +23,6 @@ use crate::record::{self, Range};
 use crate::replay::{ReplaySource, Replayed};
 use crate::segment::Segment;
 use crate::subscription::CompiledSubscription;
-use crate::ws::encode::{self, OpCode};
-use crate::{metrics, sse};
 
 /// Longest turn of a walk, in microseconds: live events wait for no more.
 const TURN_US: u64 = 1_000;
@@ -33,8 +30,6 @@ const TURN_US: u64 = 1_000;
 const RECORDS_PER_LOOK: usize = 32;
 /// Entries of the replay lane that are taken in one turn.
 const ENTRIES_PER_TURN: usize = 256;
-/// Bytes that may wait for all clients of a shard together before those that catch up must wait.
-const MAX_WAITING_BYTES: u64 = 64 << 20;
 /// How soon a client that can't go on is looked at again, in milliseconds.
 pub(super) const PARKED_MS: u64 = 50;
 
@@ -45,8 +40,12 @@ pub(super) enum Stage {
     Asked,
     /// From a pass over the source.
     Pass,
+    /// It waits for the next walk.
+    Queued,
     /// From a walk through the ring.
     Walk,
+    /// It waits for its snapshot, or gets it.
+    Snapshot,
     /// Its output is full, it is ahead of this node, the node doesn't know its partitions yet, or a checkpoint is looked up: it
     /// asks again at this time, in milliseconds.
     Parked(u64),
@@ -74,8 +73,14 @@ pub(super) struct Client {
     pub(super) since_ms: Option<i64>,
     /// What its cursors refer to.
     pub(super) footing: Footing,
+    /// The initial state that it has not got yet.
+    pub(super) snapshot: Option<Box<Pending>>,
+    /// It came without a cursor, and gets none before it has its snapshot: cut off, it must ask for all of it again.
+    pub(super) hides_cursor: bool,
+    /// It goes on where it was, by a cursor that it presented.
+    pub(super) resumes: bool,
     /// What goes out at the end of this turn.
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
 }
 
 impl Client {
@@ -92,10 +97,16 @@ impl Client {
             since_us: 0,
             since_ms: None,
             footing: Footing::default(),
+            snapshot: None,
+            hides_cursor: false,
+            resumes: false,
             out: Vec::new(),
         }
     }
 }
+
+/// Clients by their slots.
+pub(super) type Clients = HashMap<u32, Box<Client>, RandomState>;
 
 /// A walk through the ring for all clients that are [`Stage::Walk`].
 #[derive(Debug)]
@@ -112,7 +123,7 @@ pub(super) struct Replays {
     pub(super) source: Option<Arc<dyn ReplaySource>>,
     pub(super) layout: Arc<Layout>,
     pub(super) index: Index,
-    pub(super) clients: HashMap<u32, Box<Client>, RandomState>,
+    pub(super) clients: Clients,
     /// Tickets that ingress has been asked with, and the slot each is for.
     pub(super) asked: HashMap<u64, Address, RandomState>,
     pub(super) first: HashMap<u32, Box<super::resume::First>, RandomState>,
@@ -127,11 +138,11 @@ pub(super) struct Replays {
     passing: Vec<Address>,
     pub(super) parked: usize,
     pub(super) checkpoints: super::checkpoints::Checkpoints,
-    cursors: CursorWriter,
+    pub(super) cursors: CursorWriter,
     matched: Vec<u32>,
-    dirty: Vec<u32>,
-    frame: Vec<u8>,
-    text: Vec<u8>,
+    pub(super) dirty: Vec<u32>,
+    pub(super) frame: Vec<u8>,
+    pub(super) text: Vec<u8>,
 }
 
 impl Replays {
@@ -151,7 +162,7 @@ impl Replays {
     /// The client takes part in the next walk through this ring.
     pub(super) fn walk_next(&mut self, slot: u32, ring: &[Arc<Segment>]) {
         if let Some(client) = self.clients.get_mut(&slot) {
-            client.stage = Stage::Asked;
+            client.stage = Stage::Queued;
             self.waiting.push(client.address);
             for segment in ring {
                 if let Err(at) = self.ring.binary_search_by_key(&segment.number(), |known| known.number()) {
@@ -161,9 +172,11 @@ impl Replays {
         }
     }
 
-    /// The cursor of a client's position.
+    /// The cursor of a client's position; empty where it gets none yet.
     pub(super) fn cursor_of(&mut self, slot: u32) -> String {
-        let Some(client) = self.clients.get_mut(&slot) else { return String::new() };
+        let Some(client) = self.clients.get_mut(&slot).filter(|client| !client.hides_cursor) else {
+            return String::new();
+        };
         let recent = &self.checkpoints.recent;
         self.cursors.write_near(&self.layout, &client.next, &mut client.footing, recent).to_owned()
     }
@@ -171,8 +184,9 @@ impl Replays {
     /// Begins the walk that clients wait for: at the newest segment that leaves nothing out for any of them.
     fn begin_walk(&mut self) {
         let mut members = std::mem::take(&mut self.waiting);
-        // A slot may have another tenant by now.
-        members.retain(|address| self.clients.get(&address.slot).is_some_and(|client| client.address == *address));
+        // A slot may have another tenant by now, and a client other plans.
+        let waits = |client: &Client, address| client.address == address && client.stage == Stage::Queued;
+        members.retain(|address| self.clients.get(&address.slot).is_some_and(|client| waits(client, *address)));
         let ring = std::mem::take(&mut self.ring);
         let clients = || members.iter().filter_map(|address| self.clients.get(&address.slot));
         let mut lowest: Vec<u64> = Vec::new();
@@ -399,65 +413,9 @@ impl Shard {
         if client.next.len() <= at {
             client.next.resize(at + 1, 0);
         }
-        if offset < client.next[at] {
-            return;
+        if offset >= client.next[at] {
+            self.append_to(slot, segment, record, Some((at, offset + 1)));
         }
-        let Some(connection) = self.connections.get(client.address) else { return };
-        let waiting = connection.queued_bytes() + client.out.len();
-        let full = match &connection.output {
-            Output::Session(session) => session.unseen() >= MAX_BUFFERED_EVENTS / 2,
-            _ => {
-                waiting > self.settings.max_queue_bytes / 2
-                    || (waiting > 0 && self.metrics.queue_bytes.get() > MAX_WAITING_BYTES)
-            }
-        };
-        if full || connection.closing != Closing::No {
-            return self.park(slot, self.now_ms + PARKED_MS);
-        }
-        client.next[at] = offset + 1;
-        let (cursors, recent) = (&mut self.replays.cursors, &self.replays.checkpoints.recent);
-        let cursor = cursors.write_near(&self.replays.layout, &client.next, &mut client.footing, recent);
-        let body = record.body.get();
-        let body = segment.bytes(body.offset, body.len);
-        let (frame, text) = (&mut self.replays.frame, &mut self.replays.text);
-        frame.clear();
-        match &connection.output {
-            Output::WebSocket(_) if connection.cursor => record::cursor_frame(body, cursor, text, frame),
-            Output::WebSocket(_) => encode::append_frame(OpCode::Text, body, frame),
-            Output::EventStream { chunked: true, .. } => {
-                text.clear();
-                sse::append_event(&record.event_type, Some(cursor), body, text);
-                frame.extend_from_slice(format!("{:x}\r\n", text.len()).as_bytes());
-                frame.extend_from_slice(text);
-                frame.extend_from_slice(b"\r\n");
-            }
-            Output::EventStream { .. } | Output::Pulled => {
-                sse::append_event(&record.event_type, Some(cursor), body, frame);
-            }
-            Output::Session(_) => {
-                let (cursor, address) = (cursor.to_owned(), client.address);
-                let body: StoredEvent = StoredText::new(String::from_utf8_lossy(body), &self.metrics);
-                self.metrics.replayed.add(1);
-                return self.store_event(address, &record.id, &body, &cursor);
-            }
-            Output::Http => return,
-        }
-        count(&self.metrics);
-        if client.out.is_empty() {
-            self.replays.dirty.push(slot);
-        }
-        client.out.extend_from_slice(frame);
-    }
-
-    /// Sends what this turn has gathered.
-    pub(super) fn flush_replays(&mut self) {
-        let mut dirty = std::mem::take(&mut self.replays.dirty);
-        for slot in dirty.drain(..) {
-            let Some(client) = self.replays.clients.get_mut(&slot) else { continue };
-            let (address, out) = (client.address, std::mem::take(&mut client.out));
-            self.send(address, out.into());
-        }
-        self.replays.dirty = dirty;
     }
 
     /// Takes the client out of pass and walk until this time.
@@ -490,9 +448,4 @@ impl Shard {
         }
         self.ask_first_again(now_ms);
     }
-}
-
-fn count(metrics: &metrics::ShardMetrics) {
-    metrics.replayed.add(1);
-    metrics.deliveries.add(1);
 }

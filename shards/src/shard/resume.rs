@@ -6,6 +6,7 @@ use super::Shard;
 use super::connection::{Address, Connection};
 use super::own_events;
 use super::replay::{Client, PARKED_MS, Stage};
+use super::snapshot::Pending;
 use super::subscribe::SetReply;
 use crate::clock;
 use crate::cursor::{Layout, Loss, Reason, Resolved, ResumeFrom, is_beyond, resolve};
@@ -16,11 +17,24 @@ use crate::subscription::{CompiledSubscription, Subscription, echo};
 /// How long a client whose cursor knows more of the topics than this node waits for the node to find it too, in milliseconds.
 const BEYOND_MS: u64 = 5_000;
 
+/// Where a client begins.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// Where the node is.
+    Now,
+    /// Where it says it was.
+    Presented(ResumeFrom),
+}
+
 /// A client whose subscriptions aren't in force yet.
 #[derive(Debug)]
 pub(super) struct First {
     echo: Option<String>,
-    pub(super) from: ResumeFrom,
+    /// The ticket that ingress was asked with last.
+    asked: u64,
+    /// The request that it is for, where its client is live until then.
+    request: Option<u64>,
+    pub(super) from: Beginning,
     /// Where it wants to begin, in microseconds of [`crate::clock`], if it named a time.
     since_us: u64,
     reply: Option<SetReply>,
@@ -34,7 +48,7 @@ impl First {
     /// cursor's place in it be forgotten.
     fn is_beyond(&self, layout: &Layout, now_ms: u64) -> bool {
         now_ms < self.came_ms + BEYOND_MS
-            && matches!(&self.from, ResumeFrom::Cursor(cursor) if is_beyond(cursor, layout))
+            && matches!(&self.from, Beginning::Presented(ResumeFrom::Cursor(cursor)) if is_beyond(cursor, layout))
     }
 }
 
@@ -61,10 +75,60 @@ impl Shard {
             ResumeFrom::Time(time_ms) => clock::us_at_unix_ms(*time_ms),
             _ => 0,
         };
-        let client = Client::new(address, compiled, types);
-        let first = First { echo: Some(echo(subscriptions)), from, since_us, reply, client, came_ms: self.now_ms };
+        let mut client = Client::new(address, compiled, types);
+        client.resumes = true;
+        let (echo, from) = (Some(echo(subscriptions)), Beginning::Presented(from));
+        let first = First { echo, asked: 0, request: None, from, since_us, reply, client, came_ms: self.now_ms };
         self.replays.first.insert(address.slot, Box::new(first));
         self.ask(address);
+    }
+
+    /// Gives a connection subscriptions of which some ask for a snapshot. A live client stays so until ingress says where it is.
+    pub(super) fn begin_with_snapshot(
+        &mut self,
+        address: Address,
+        subscriptions: Vec<CompiledSubscription>,
+        echo: String,
+        reply: Option<SetReply>,
+    ) {
+        let Some(connection) = self.connections.get_mut(address) else { return };
+        let is_new = connection.ticket == 0;
+        self.requests.last_ticket += 1;
+        connection.ticket = self.requests.last_ticket;
+        let request = (!is_new).then_some(connection.ticket);
+        if is_new {
+            connection.replaying = true;
+            self.metrics.replaying.add(1);
+        }
+        let types = types_of(&subscriptions);
+        self.requests.hold(&types);
+        let mut client = Client::new(address, subscriptions, types);
+        client.snapshot = Pending::of(&client.subscriptions);
+        client.hides_cursor = is_new;
+        self.metrics.snapshotting.add(1);
+        let first = First {
+            echo: Some(echo),
+            asked: 0,
+            request,
+            from: Beginning::Now,
+            since_us: 0,
+            reply,
+            client,
+            came_ms: self.now_ms,
+        };
+        if let Some(before) = self.replays.first.insert(address.slot, Box::new(first)) {
+            self.give_up_first(*before);
+        }
+        self.ask(address);
+    }
+
+    /// Another request counts.
+    fn give_up_first(&mut self, first: First) {
+        let First { client, reply, .. } = first;
+        self.forget_client(&client);
+        if let Some(reply) = reply {
+            let _nobody_waits_any_more = reply.send(SetOutcome::InForce);
+        }
     }
 
     fn ask(&mut self, address: Address) {
@@ -77,6 +141,9 @@ impl Shard {
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         self.requests.ask(self.number, client.types.clone(), transports, ticket);
+        if let Some(first) = self.replays.first.get_mut(&address.slot) {
+            first.asked = ticket;
+        }
         self.replays.asked.insert(ticket, address);
     }
 
@@ -96,9 +163,14 @@ impl Shard {
         let Some(address) = self.replays.asked.remove(&kept.ticket) else { return };
         let Some(connection) = self.connections.get(address) else { return };
         let transports = connection.transport();
-        if self.replays.first.get(&address.slot).is_some_and(|first| first.client.address == address)
+        let ticket = connection.ticket;
+        let answered = |first: &First| first.client.address == address && first.asked == kept.ticket;
+        if self.replays.first.get(&address.slot).is_some_and(|first| answered(first))
             && let Some(mut first) = self.replays.first.remove(&address.slot)
         {
+            if first.request.is_some_and(|request| request != ticket) {
+                return self.give_up_first(*first);
+            }
             let waits_until_ms = if kept.layout.is_opening() {
                 Some(self.now_ms + PARKED_MS)
             } else if !self.replays.checkpoints.translate(&mut first, self.number) {
@@ -137,22 +209,25 @@ impl Shard {
 
     /// The subscriptions are in force: the client is told so, and what can't be proven.
     fn begin(&mut self, first: First, kept: &Kept) {
-        let First { echo, from, since_us, reply, mut client, .. } = first;
+        let First { echo, request, from, since_us, reply, mut client, .. } = first;
         let (address, slot) = (client.address, client.address.slot);
         let local = self.replays.source.is_none();
         let allowed = self.settings.replay_earliest;
         let unproven =
             |reason| Resolved { next: kept.now.to_vec(), losses: vec![Loss { reason, slot: None, from: 0, to: 0 }] };
         let resolved = match from {
-            ResumeFrom::Cursor(cursor) => resolve(&cursor, &kept.layout, &kept.now, local),
-            ResumeFrom::Unknown => unproven(Reason::CursorUnknown),
-            ResumeFrom::Checkpointed(_) | ResumeFrom::Gone => unproven(Reason::CursorExpired),
-            ResumeFrom::Earliest | ResumeFrom::Time(_) if !allowed => unproven(Reason::NotAllowed),
-            ResumeFrom::Earliest => {
+            Beginning::Now => Resolved { next: kept.now.to_vec(), losses: Vec::new() },
+            Beginning::Presented(ResumeFrom::Cursor(cursor)) => resolve(&cursor, &kept.layout, &kept.now, local),
+            Beginning::Presented(ResumeFrom::Unknown) => unproven(Reason::CursorUnknown),
+            Beginning::Presented(ResumeFrom::Checkpointed(_) | ResumeFrom::Gone) => unproven(Reason::CursorExpired),
+            Beginning::Presented(ResumeFrom::Earliest | ResumeFrom::Time(_)) if !allowed => {
+                unproven(Reason::NotAllowed)
+            }
+            Beginning::Presented(ResumeFrom::Earliest) => {
                 client.earliest = true;
                 Resolved { next: vec![0; kept.now.len()], losses: Vec::new() }
             }
-            ResumeFrom::Time(time_ms) => {
+            Beginning::Presented(ResumeFrom::Time(time_ms)) => {
                 client.earliest = true;
                 client.since_us = if local { since_us } else { 0 };
                 client.since_ms = (!local).then_some(time_ms);
@@ -161,14 +236,22 @@ impl Shard {
         };
         client.next = resolved.next;
         self.replays.index.set(slot, client.subscriptions.clone());
+        let mut vacated = Vec::new();
+        if request.is_some() {
+            vacated = self.index.remove(slot).removed;
+            self.metrics.replaying.add(1);
+        }
         let count = u32::try_from(client.subscriptions.len()).unwrap_or(u32::MAX);
         if let Some(connection) = self.connections.get_mut(address)
             && echo.is_some()
         {
+            self.metrics.subscriptions.subtract(u64::from(connection.subscriptions));
             connection.subscriptions = count;
+            connection.replaying = true;
             self.metrics.subscriptions.add(u64::from(count));
         }
         self.replays.clients.insert(slot, Box::new(client));
+        self.give_up(vacated.iter());
         if let Some(echo) = echo {
             let cursor = self.replays.cursor_of(slot);
             self.send_own_event_at(address, own_events::SUBSCRIPTIONS_SET, &echo, &cursor);
@@ -185,6 +268,13 @@ impl Shard {
         if client.stage != Stage::Asked {
             return;
         }
+        if client.snapshot.as_mut().is_some_and(|snapshot| snapshot.take_renewal()) {
+            client.next = kept.now.to_vec();
+        }
+        if client.snapshot.is_some() && self.start_snapshot(slot) {
+            return;
+        }
+        let Some(client) = self.replays.clients.get_mut(&slot) else { return };
         // A partition that appeared since the last look: all of it is new.
         if client.next.len() < kept.now.len() {
             client.next.resize(kept.now.len(), 0);
@@ -244,11 +334,19 @@ impl Shard {
         types: &[Box<str>],
     ) {
         self.requests.hold(types);
+        self.flush_replays();
         let slot = address.slot;
+        let snapshot = Pending::of(&subscriptions);
         let client = if let Some(first) = self.replays.first.get_mut(&slot) {
             first.echo = None;
+            self.metrics.snapshotting.add(u64::from(snapshot.is_some()));
+            self.metrics.snapshotting.subtract(u64::from(first.client.snapshot.is_some()));
+            first.client.hides_cursor &= snapshot.is_some();
+            first.client.snapshot = snapshot;
             &mut first.client
-        } else if let Some(client) = self.replays.clients.get_mut(&slot) {
+        } else if self.replays.clients.contains_key(&slot) {
+            self.set_snapshot(slot, snapshot);
+            let Some(client) = self.replays.clients.get_mut(&slot) else { return };
             self.replays.index.set(slot, subscriptions.clone());
             &mut **client
         } else {
@@ -261,20 +359,28 @@ impl Shard {
     }
 
     /// The connection is gone.
-    pub(super) fn forget_replay(&mut self, slot: u32) {
-        self.metrics.replaying.subtract(1);
-        self.replays.index.remove(slot);
+    pub(super) fn forget_replay(&mut self, address: Address, replaying: bool) {
+        let slot = address.slot;
+        self.metrics.replaying.subtract(u64::from(replaying));
+        if replaying {
+            self.replays.index.remove(slot);
+        }
         let first = self.replays.first.remove(&slot).map(|first| first.client);
         let client = self.replays.clients.remove(&slot).map(|client| *client);
-        if let Some(client) = first.or(client) {
-            self.replays.parked -= usize::from(matches!(client.stage, Stage::Parked(_)));
-            self.requests.release(&client.types);
-            self.give_up(client.types.iter());
+        for client in first.iter().chain(&client) {
+            self.forget_client(client);
         }
+    }
+
+    fn forget_client(&mut self, client: &Client) {
+        self.replays.parked -= usize::from(matches!(client.stage, Stage::Parked(_)));
+        self.forget_snapshot(client.address, client);
+        self.requests.release(&client.types);
+        self.give_up(client.types.iter());
     }
 }
 
-fn types_of(subscriptions: &[CompiledSubscription]) -> Box<[Box<str>]> {
+pub(super) fn types_of(subscriptions: &[CompiledSubscription]) -> Box<[Box<str>]> {
     let mut types: Vec<Box<str>> = subscriptions.iter().map(|one| one.event_type.clone()).collect();
     types.sort_unstable();
     types.dedup();

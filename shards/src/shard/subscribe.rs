@@ -98,11 +98,20 @@ impl Shard {
         let outcome = match self.compile(subscriptions) {
             Err(reason) => SetOutcome::Refused(reason),
             Ok(_) if !self.lives(address) => SetOutcome::Gone,
+            Ok(compiled) if self.needs_snapshot(address, &compiled) => {
+                return self.begin_with_snapshot(address, compiled, echo(subscriptions), reply);
+            }
             Ok(compiled) => return self.request(address, compiled, echo(subscriptions), reply),
         };
         if let Some(reply) = reply {
             let _nobody_waits_any_more = reply.send(outcome);
         }
+    }
+
+    /// Must it be filed as one that catches up? One that does so already is given its snapshot where it is.
+    fn needs_snapshot(&self, address: Address, subscriptions: &[CompiledSubscription]) -> bool {
+        subscriptions.iter().any(|one| one.snapshot)
+            && self.connections.get(address).is_some_and(|connection| !connection.replaying)
     }
 
     fn lives(&self, address: Address) -> bool {
@@ -191,6 +200,7 @@ impl Shard {
                 if connection.replaying {
                     self.replace_replaying(address, subscriptions, &types);
                     self.send_own_event(address, own_events::SUBSCRIPTIONS_SET, &echo);
+                    self.go_on_with_snapshot(address.slot);
                 } else {
                     vacated = self.index.set(address.slot, subscriptions).removed;
                     let cursor = self.current_cursor().unwrap_or_default().to_owned();

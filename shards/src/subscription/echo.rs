@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 /// `{"eventType":…,"oneOf":[…]}`, members inside sorted by name, and numbers as RIG prints them (`1.50` as `1.5`,
 /// `1e3` as `1.0e3`, integers digit by digit; a number too large for a double stays as it was given).
 pub fn echo(subscriptions: &[Subscription]) -> String {
+    write(subscriptions, false)
+}
+
+/// The same with `"snapshot":true` where it was asked for: a list that [`parse_list`](super::parse_list) reads as it was.
+pub fn write_list(subscriptions: &[Subscription]) -> String {
+    write(subscriptions, true)
+}
+
+fn write(subscriptions: &[Subscription], with_snapshot: bool) -> String {
     let mut out = String::from("[");
     for (at, subscription) in subscriptions.iter().enumerate() {
         separate(at, &mut out);
@@ -31,7 +40,11 @@ pub fn echo(subscriptions: &[Subscription]) -> String {
             }
             out.push('}');
         }
-        out.push_str("]}");
+        out.push(']');
+        if with_snapshot && subscription.snapshot {
+            out.push_str(",\"snapshot\":true");
+        }
+        out.push('}');
     }
     out.push(']');
     out

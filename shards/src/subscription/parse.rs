@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 const EVENT_TYPE: [&str; 2] = ["event_type", "eventType"];
 /// Spellings of the alternatives, the first that is given counts.
 const ONE_OF: [&str; 3] = ["constraints", "one_of", "oneOf"];
+/// The wish for the newest event per key.
+const SNAPSHOT: [&str; 1] = ["snapshot"];
 
 /// Parses the `subscriptions` parameter of an event stream or WebSocket: a JSON list. Exact duplicates are dropped.
 ///
@@ -76,7 +78,12 @@ fn parse_subscription(raw: &RawValue) -> Result<Subscription, String> {
             .map(|item| parse_alternative(item).map_err(|reason| format!("{spelling}: {reason}")))
             .collect::<Result<_, _>>()?,
     };
-    Ok(Subscription { event_type, one_of })
+    let snapshot = match given(&members, &SNAPSHOT).map(|(_, value)| (value.get(), value)) {
+        None | Some(("false", _)) => false,
+        Some(("true", _)) => true,
+        Some((_, value)) => return Err(format!("snapshot must be true or false, is {}", kind_name(value))),
+    };
+    Ok(Subscription { event_type, one_of, snapshot })
 }
 
 fn parse_alternative(raw: &RawValue) -> Result<Alternative, String> {

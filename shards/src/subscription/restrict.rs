@@ -26,7 +26,8 @@ pub(super) fn restrict(
         }
         for asked in asked {
             if let Some(one_of) = narrowed(&allowed.one_of, &asked.one_of)? {
-                restricted.push(Subscription { event_type: allowed.event_type.clone(), one_of });
+                let (event_type, snapshot) = (allowed.event_type.clone(), allowed.snapshot || asked.snapshot);
+                restricted.push(Subscription { event_type, one_of, snapshot });
             }
         }
     }

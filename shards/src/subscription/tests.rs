@@ -270,3 +270,24 @@ proptest! {
         prop_assert!(parse_put_body(text.as_bytes()).map_or(true, |all| all.is_empty()));
     }
 }
+
+#[test]
+fn the_wish_for_a_snapshot_is_read_and_not_echoed_and_no_duplicate_takes_it_away() {
+    let both = list(r#"[{"eventType":"a"},{"eventType":"a","snapshot":true},{"eventType":"b","snapshot":false}]"#);
+    assert_eq!(both.iter().map(|one| one.snapshot).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(echo(&both), r#"[{"eventType":"a","oneOf":[]},{"eventType":"b","oneOf":[]}]"#);
+    assert_eq!(list(&write_list(&both)), both);
+    assert!(compile(&both[0], &extractors(), true).unwrap().snapshot);
+    for (value, kind) in [("1", "a number"), (r#""true""#, "a string"), ("[]", "a list")] {
+        let json = format!(r#"[{{"eventType":"a","snapshot":{value}}}]"#);
+        let reason = format!("subscription 0: snapshot must be true or false, is {kind}");
+        assert_eq!(parse_list(&json), Err(SubscriptionError::BadList(reason)), "{json}");
+    }
+}
+
+#[test]
+fn restricted_subscriptions_keep_the_wish_for_a_snapshot() {
+    let (automatic, manual) = (list(r#"[{"eventType":"a"}]"#), list(r#"[{"eventType":"a","snapshot":true}]"#));
+    let force = in_force(SubscriptionMode::Restrict, automatic, manual, Duplicates::Drop, 10).unwrap();
+    assert!(force.len() == 1 && force[0].snapshot);
+}
