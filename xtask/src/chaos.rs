@@ -11,7 +11,7 @@ use crate::steps::{self, Outcome};
 /// that knows `kafka --lasting`: `cargo xtask` itself.
 #[must_use]
 pub fn chaos(kafka_command: &Path, arguments: &[String]) -> Outcome {
-    let build = ["build", "--release", "--locked", "--package", "tidegate", "--package", "tidegate-load", "--bins"];
+    let build = ["build", "--release", "--locked", "--workspace"];
     match steps::command(&mut cargo(&build)) {
         Outcome::Passed => {}
         failure => return failure,

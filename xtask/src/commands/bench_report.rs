@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<Report, String> {
-    let built = cargo(&["build", "--release", "--package", "tidegate", "--package", "tidegate-bench"]).status();
+    let built = cargo(&["build", "--release", "--workspace"]).status();
     if !built.map_err(|error| format!("cargo does not run: {error}"))?.success() {
         return Err("the release build failed".to_owned());
     }

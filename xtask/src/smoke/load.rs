@@ -40,7 +40,7 @@ const SETTINGS: [(&str, &str); 6] = [
 /// Runs every scenario against a fresh gateway; stops at the first that fails.
 #[must_use]
 pub fn load() -> Outcome {
-    let build = ["build", "--release", "--locked", "--package", "tidegate", "--package", "tidegate-load", "--bins"];
+    let build = ["build", "--release", "--locked", "--workspace"];
     match steps::command(&mut cargo(&build)) {
         Outcome::Passed => {}
         failure => return failure,
