@@ -14,6 +14,8 @@ mod delivery;
 mod drain;
 mod heartbeat;
 pub mod identity;
+#[cfg(test)]
+mod opening_tests;
 mod output;
 pub mod own_events;
 mod replay;
