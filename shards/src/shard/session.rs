@@ -54,9 +54,11 @@ impl LongPolling {
         self.forgot && self.session.after(last_event_id).events().len() == self.session.len()
     }
 
-    /// The newest cursor.
-    pub(super) fn cursor(&self) -> Option<&str> {
-        self.session.after("").events().filter_map(|event| event.cursor.as_deref()).last()
+    /// The cursor at which the session began: that of `rig.subscriptions_set`, the second event of every session. What came
+    /// since has been stored, but not been given to the client.
+    pub(super) fn first_cursor(&self) -> Option<&str> {
+        let second = self.session.after("").events().nth(1).filter(|_| !self.forgot);
+        second.and_then(|event| event.cursor.as_deref())
     }
 
     /// Events that the client has not said it has.
@@ -139,10 +141,11 @@ impl Shard {
         self.store(address, id, Rc::clone(event), cursor);
     }
 
-    /// The newest cursor of a session whose client asked for cursors.
+    /// The cursor at which a session began whose client asked for cursors. A client that only knows this one has seen nothing of the
+    /// session, and gets everything again from elsewhere.
     #[must_use]
     pub fn session_cursor(&mut self, address: Address) -> Option<String> {
-        self.session(address)?.cursor().map(str::to_owned)
+        self.session(address)?.first_cursor().map(str::to_owned)
     }
 
     fn store(&mut self, address: Address, id: &str, body: StoredEvent, cursor: &str) {
@@ -182,5 +185,24 @@ impl Shard {
         } else {
             self.wheel.insert(ends_ms.max(now_ms + 1), key(address, Timer::Session));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::ShardMetrics;
+
+    #[test]
+    fn the_cursor_of_the_first_answer_is_before_every_event_that_the_session_has_stored_by_then() {
+        let metrics = std::sync::Arc::<ShardMetrics>::default();
+        let mut polling = LongPolling::new(0);
+        for (id, cursor) in [("create", None), ("set", Some("at-the-beginning")), ("event", Some("after-the-event"))] {
+            let body = StoredText::new(id.to_owned(), &metrics);
+            polling.session.push(id, Kept { body, cursor: cursor.map(Into::into) });
+        }
+        assert_eq!(polling.first_cursor(), Some("at-the-beginning"));
+        polling.forgot = true;
+        assert_eq!(polling.first_cursor(), None, "the second event may be another one by now");
     }
 }
