@@ -127,7 +127,7 @@ fn a_node_that_does_not_answer_in_time_is_out_of_reach() {
     let Some(brokers) = shared_brokers("a node that hangs") else { return };
     let [hangs, stays] = pair(brokers, &topic_name("hangs"), &[]);
     let client = Client::of_type(&hangs, Transport::Sse, "greeting");
-    hangs.signal("STOP");
+    hangs.freeze();
     let response = stays.call(put_request("sse", &client.token, &to_type("greeting")));
     hangs.signal("CONT");
     assert_eq!(response.status, 503, "{response:?}");

@@ -1,5 +1,6 @@
 //! One gateway process per test, on ports of its own.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -162,6 +163,19 @@ impl Gateway {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} can be sent");
+    }
+
+    /// Stops the process until it gets `CONT`. A signal stops no thread before one of them has run to take it, so that on a
+    /// busy machine the others go on for a while: waits until all have stopped.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let has_stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        wait_for("all threads to stop", || {
+            let mut threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process lives");
+            threads
+                .all(|thread| fs::read_to_string(thread.expect("a thread").path().join("stat")).is_ok_and(has_stopped))
+                .then_some(())
+        });
     }
 
     /// Waits until the process has ended by itself.
