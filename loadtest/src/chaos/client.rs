@@ -1,5 +1,6 @@
 //! One audited client: it connects to some node, presents its cursor, reads, is cut off, and comes back to another.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +28,8 @@ const HISTORY_LOST: &[u8] = b"tidegate.history_lost";
 const CURSOR_ATTRIBUTE: &[u8] = b"\"tidegatecursor\":\"";
 const READ_BYTES: usize = 16 << 10;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// Notes of a client's trail.
+const TRAIL_NOTES: usize = 24;
 /// Shortest and longest wait before a client comes back, in milliseconds.
 const BACK_MS: (u64, u64) = (20, 600);
 
@@ -52,6 +55,10 @@ pub(super) struct Client {
     traveller: Option<Traveller>,
     /// When it may come back, if the server has said so, in milliseconds.
     retry_ms: Option<u64>,
+    /// What it did and saw last.
+    trail: VecDeque<String>,
+    /// Nothing has come on this connection yet.
+    is_fresh: bool,
 }
 
 impl Client {
@@ -73,6 +80,8 @@ impl Client {
             knows_goal: false,
             traveller: fleet.moves.clone().map(|moves| Traveller::new(moves, group)),
             retry_ms: None,
+            trail: VecDeque::new(),
+            is_fresh: true,
             fleet,
         }
     }
@@ -88,7 +97,14 @@ impl Client {
             self.node = self.fleet.next_node(&mut self.dice);
             self.connections += 1;
             self.traveller.iter().for_each(Traveller::connecting);
+            let (number, node) = (self.connections, self.node);
+            self.note(|| format!("connection {number} to node {node}"));
+            self.is_fresh = true;
             let ended = self.connection(&mut protocol).await;
+            self.note(|| match &ended {
+                Ok(()) => "the connection is over".to_owned(),
+                Err(cause) => cause.to_string(),
+            });
             self.fleet.note_end(self.transport, &ended);
             self.traveller.iter_mut().for_each(Traveller::cut);
             let by_chance_ms = self.dice.between(BACK_MS.0, BACK_MS.1);
@@ -117,7 +133,15 @@ impl Client {
             node: self.node,
             connection: self.connections,
             wrong,
+            trail: self.trail.iter().cloned().collect(),
         });
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.trail.len() == TRAIL_NOTES {
+            self.trail.pop_front();
+        }
+        self.trail.push_back(format!("{:.3} s: {}", self.fleet.violations.at_s(), what()));
     }
 
     /// One connection, from its request to its end.
@@ -157,7 +181,7 @@ impl Client {
 
     /// The request of the next connection; the cursor goes into the header or into the query.
     fn opening(&mut self) -> Result<Opening, LoadError> {
-        let fleet = &self.fleet;
+        let fleet = Arc::clone(&self.fleet);
         let subscriptions =
             serde_json::json!([{ "eventType": fleet.event_type, "oneOf": [{ "key": key(self.group) }] }]).to_string();
         let mut url = format!(
@@ -170,12 +194,13 @@ impl Client {
         if self.transport != Transport::Sse {
             url.push_str("&cursor=true");
         }
-        if let Some(cursor) = &self.cursor {
+        if let Some(cursor) = self.cursor.clone() {
+            self.note(|| format!("presents {cursor}"));
             if self.transport == Transport::Sse && self.dice.below(2) == 0 {
                 headers.push(format!("last-event-id: {cursor}"));
             } else {
                 url.push_str("&lastEventId=");
-                url.push_str(&percent_encode(cursor));
+                url.push_str(&percent_encode(&cursor));
             }
         }
         let target = Target { headers, ..Target::new(&url, self.transport) };
@@ -198,6 +223,7 @@ impl Client {
         let mut rest = message;
         while let Some(at) = memchr::memmem::find(rest, HISTORY_LOST) {
             self.events(&rest[..at]);
+            self.note(|| String::from_utf8_lossy(message).into_owned());
             self.auditor.history_lost();
             self.fleet.history_lost.fetch_add(1, Relaxed);
             // An event stream names the type twice in one event.
@@ -228,6 +254,9 @@ impl Client {
             } else {
                 Err(Wrong::Foreign { partition })
             };
+            if std::mem::take(&mut self.is_fresh) {
+                self.note(|| format!("the first event: {} of partition {partition}", mark.sequence));
+            }
             if let Err(wrong) = judged {
                 self.accuse(wrong);
             }

@@ -374,7 +374,11 @@ impl Director<'_> {
         let seat = &mut self.seats[step.node];
         match step.fault {
             Fault::KillNode => seat.node = Some(Node::start(&format!("node {}", step.node), &self.recipe)?),
-            Fault::FreezeNode => seat.node.iter_mut().for_each(|node| node.signal(ProcessSignal::Continue)),
+            // It may have got a successor meanwhile, and leave.
+            Fault::FreezeNode => {
+                let leaving = seat.leaving.iter_mut().map(|(node, _)| node);
+                leaving.chain(&mut seat.node).for_each(|node| node.signal(ProcessSignal::Continue));
+            }
             Fault::KillBroker => {
                 if let Some(broker) = &mut self.broker {
                     broker.restart()?;

@@ -140,9 +140,16 @@ mod tests {
 
     #[test]
     fn a_violation_stands_in_the_table_with_client_partition_and_numbers() {
-        let wrong = Wrong::Skipped { partition: 3, expected: 41, seen: 43 };
-        let violation =
-            Violation::Client { at_s: 12.5, client: 7, transport: Transport::Sse, node: 1, connection: 4, wrong };
+        let (wrong, trail) = (Wrong::Skipped { partition: 3, expected: 41, seen: 43 }, Vec::new());
+        let violation = Violation::Client {
+            at_s: 12.5,
+            client: 7,
+            transport: Transport::Sse,
+            node: 1,
+            connection: 4,
+            wrong,
+            trail,
+        };
         let report = ChaosReport {
             seed: 99,
             lasted_s: 60.0,

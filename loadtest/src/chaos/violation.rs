@@ -85,6 +85,9 @@ pub enum Violation {
         connection: u32,
         /// What was wrong.
         wrong: Wrong,
+        /// What the client did and saw before, the newest last.
+        #[serde(default)]
+        trail: Vec<String>,
     },
     /// A process did what it must not do, or did not do what it must.
     Process {
@@ -100,11 +103,11 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Client { at_s, client, transport, node, connection, wrong } => write!(
-                f,
-                "{at_s:.3} s: client {client} ({}, connection {connection}, node {node}), {wrong}",
-                transport.name()
-            ),
+            Self::Client { at_s, client, transport, node, connection, wrong, trail } => {
+                let transport = transport.name();
+                write!(f, "{at_s:.3} s: client {client} ({transport}, connection {connection}, node {node}), {wrong}")?;
+                trail.iter().try_for_each(|line| write!(f, "\n    {line}"))
+            }
             Self::Process { at_s, process, what } => write!(f, "{at_s:.3} s: {process} {what}"),
         }
     }
@@ -128,11 +131,13 @@ impl Violations {
         self.clock.now_ns() as f64 / 1e9
     }
 
+    /// Counts it, and says it at once: a long run need not end before one can look.
     pub(super) fn add(&self, violation: Violation) {
         self.count.fetch_add(1, Relaxed);
         if let Ok(mut kept) = self.kept.lock()
             && kept.len() < MAX_KEPT
         {
+            eprintln!("violation at {violation}");
             kept.push(violation);
         }
     }
