@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tidegate::command::{self, Command};
 use tidegate::config::Config;
 use tidegate::config::values::Problem;
-use tidegate::demo::{DemoArguments, TokenKey};
+use tidegate::demo::DemoArguments;
 use tidegate::{check, gateway, limits, logging};
 
 #[global_allocator]
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     limits::refuse_huge_pages();
     let (mut command, mut values) = command::read();
     if let Command::Demo(arguments) = &mut command {
-        arguments.token_key = TokenKey::agree(&mut values, arguments.shop_only);
+        arguments.prepare(&mut values);
     }
     let config = match Config::validate(&values) {
         Ok(config) => config,

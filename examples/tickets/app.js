@@ -29,87 +29,66 @@ const meter = new Meter({
   spark: $("spark"),
 });
 
-let planned = ""; // the plan on screen, as JSON
-let sequence = -1; // the shop's changes up to here are on screen; -1: nothing yet
-let waiting = null; // changes that arrive while the hall is being loaded
-let loading = null; // that load, as a promise
-let outdated = false; // what is being loaded may be too old already
+let opening = 0; // number of the show on screen; a later one has a greater number
+const sold = new Set(); // seats that events have told of
 let toastTimer = 0;
 let gateway = ""; // base URL, as soon as the shop has told it
 
-// ---- the hall's state: a snapshot from the shop, then changes from the gateway
+// ---- the hall's state: from the gateway the newest event of each seat, then every change
 
-/** Catches up with the shop; resolves once everything that happened before the call is on screen. */
-function load() {
-  outdated = true;
-  return (loading ??= catchUp());
+/** What the shop itself says: how the hall is built, and what time it is there. */
+async function askShop() {
+  const sentMs = now();
+  const answer = await fetchJson("/api/hall");
+  synchronise(answer.timeMs, sentMs, now());
+  return answer;
 }
 
-async function catchUp() {
-  waiting = [];
-  while (outdated) {
-    outdated = false;
-    const sentMs = now();
-    const snapshot = await fetchJson("/api/hall");
-    synchronise(snapshot.timeMs, sentMs, now());
-    show(snapshot);
-  }
-  const late = waiting;
-  waiting = null;
-  loading = null;
-  late.forEach(applyOrKeep);
+/** Only a gateway that keeps no newest events, or has lost some, leaves the shop to be asked. */
+async function completeFromShop({ complete }) {
+  if (complete) return;
+  const answer = await askShop();
+  open(answer, { initial: true });
+  for (const { seat, buyer: owner } of answer.sold) sell({ ...hall.seat(seat), ...answer, seat, buyer: owner }, { initial: true });
 }
 
-function applyOrKeep(event) {
-  if (waiting) waiting.push(event);
-  else apply(event);
+function receive({ type, time, data }, how) {
+  if (!how.initial) meter.record(ageMs(time));
+  if (type === STATS) $("viewers").textContent = data.viewers?.toLocaleString("en") ?? "–";
+  // The gateway compares the id; a gateway that was not told which field to compare sends everybody's mail.
+  if (type === MAIL_SENT && data.buyer === buyer.id) inbox.add(data);
+  if (type === SEAT_RELEASED && data.seat) say(`${seatName(data)} is free again`, "released", `no payment by ${data.buyer}`);
+  if (type === HALL_RESET) open(data, how);
+  if (type === SEAT_SOLD) sell(data, how);
 }
 
-function show({ show: title, sections, sold, sequence: newest }) {
-  const plan = JSON.stringify(sections);
-  if (plan !== planned) {
-    planned = plan;
-    hall.build(sections);
-    $("legend").replaceChildren(...sections.map(legendEntry));
-  }
-  const owners = new Map(sold.map((seat) => [seat.seat, seat.buyer]));
-  for (const { row, seats } of sections.flatMap((section) => section.rows)) {
-    for (let number = 1; number <= seats; number += 1) {
-      const id = `${row}${number}`;
-      hall.set(id, owners.has(id) ? ownership(owners.get(id)) : "free");
-    }
-  }
-  $("show").textContent = title;
-  sequence = newest;
+/** A show opens. The gateway may bring it before or after its first sales: they come in the order of each seat. */
+function open({ show, opening: number }, { initial }) {
+  if (number < opening) return;
+  turnTo(number, { initial });
+  if ($("show").textContent === show) return;
+  $("show").textContent = show;
+  if (!initial) say(`Doors open: ${show}`, "reset");
+}
+
+function sell(sale, { initial }) {
+  if (sale.opening < opening) return; // of a show that is over
+  turnTo(sale.opening, { initial });
+  if (sold.has(sale.seat)) return;
+  sold.add(sale.seat);
+  hall.set(sale.seat, ownership(sale.buyer), { animate: !initial });
+  const mine = sale.buyer === buyer.name;
+  if (!initial) say(`${seatName(sale)} sold`, mine ? "mine" : "sold", mine ? "to you" : `to ${sale.buyer}`);
   count();
 }
 
-function receive(event) {
-  meter.record(ageMs(event.time));
-  const { type, data } = event;
-  if (type === STATS) $("viewers").textContent = data.viewers?.toLocaleString("en") ?? "–";
-  // The gateway compares the id; a gateway that was not told which field to compare sends everybody's mail.
-  if (type === MAIL_SENT) return data.buyer === buyer.id && inbox.add(data);
-  if (type === SEAT_RELEASED) return data.seat && say(`${seatName(data)} is free again`, "released", `no payment by ${data.buyer}`);
-  applyOrKeep(event);
-}
-
-function apply({ type, data }) {
-  const expected = type === STATS ? sequence : sequence + 1;
-  if (data.sequence < expected) return; // the snapshot has it already
-  if (data.sequence > expected || type === HALL_RESET) {
-    if (type === HALL_RESET) {
-      say(`Doors open: ${data.show}`, "reset");
-      $("purse").textContent = sessionStorage.left = "";
-    }
-    load();
-    return;
-  }
-  if (type !== SEAT_SOLD) return;
-  sequence = data.sequence;
-  hall.set(data.seat, ownership(data.buyer), { animate: true });
-  const mine = data.buyer === buyer.name;
-  say(`${seatName(data)} sold`, mine ? "mine" : "sold", mine ? "to you" : `to ${data.buyer}`);
+/** With a new show, every seat is free. */
+function turnTo(number, { initial }) {
+  if (number === opening) return;
+  opening = number;
+  sold.clear();
+  if (!initial) $("purse").textContent = sessionStorage.left = "";
+  hall.clear();
   count();
 }
 
@@ -202,19 +181,23 @@ document.querySelector(`[data-transport="${transport}"]`).setAttribute("aria-cur
 if (sessionStorage.left) $("purse").textContent = `€${sessionStorage.left} left`;
 showAccount({ who: $("who"), form: $("sign-in"), note: $("account-note"), out: $("sign-out") }, buyer);
 setLink("connecting");
-await load();
+const plan = await askShop();
+$("show").textContent = plan.show;
+opening = plan.opening;
+hall.build(plan.sections);
+$("legend").replaceChildren(...plan.sections.map(legendEntry));
+count();
 ({ gateway } = await fetchJson("/config.json"));
 connect({
   gateway,
   transport,
   token: buyer.token,
   subscriptions: [
-    ...[SEAT_SOLD, SEAT_RELEASED, HALL_RESET, STATS].map((eventType) => ({ eventType })),
+    ...[HALL_RESET, SEAT_SOLD].map((eventType) => ({ eventType, snapshot: true })),
+    ...[SEAT_RELEASED, STATS].map((eventType) => ({ eventType })),
     { eventType: MAIL_SENT, oneOf: [{ buyer: buyer.id }] },
   ],
   onState: setLink,
-  // What happened meanwhile comes as events, if the gateway still has it; else the shop has to be asked.
-  onSubscribed: ({ resumed }) => (resumed ? undefined : load()),
-  onHistoryLost: load,
+  onSnapshot: completeFromShop,
   onEvent: receive,
 });

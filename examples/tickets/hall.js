@@ -55,8 +55,13 @@ export class Hall {
       return label;
     });
     this.#container.replaceChildren(stage, ...letters, ...buttons);
-    for (const id of this.#seats.keys()) this.set(id, "free");
+    this.clear();
     if (buttons.length > 0) buttons[0].tabIndex = 0;
+  }
+
+  /** Shows every seat as free. */
+  clear() {
+    for (const id of this.#seats.keys()) this.set(id, "free");
   }
 
   /**

@@ -5,6 +5,7 @@ const SILENCE_MS = 8_000; // the shop publishes figures every second: a stream t
 const FIRST_RETRY_MS = 250;
 const LONGEST_RETRY_MS = 5_000;
 const HISTORY_LOST = "tidegate.history_lost"; // events are missing, and the gateway can't bring them
+const SNAPSHOT = "tidegate.snapshot"; // the initial state has been told, from here on it is news
 
 /**
  * Keeps subscriptions alive until the page closes.
@@ -12,15 +13,16 @@ const HISTORY_LOST = "tidegate.history_lost"; // events are missing, and the gat
  * @param {object} options
  * @param {string} options.gateway   base URL of the gateway's inbound port
  * @param {"sse"|"ws"} options.transport
- * @param {{eventType: string, oneOf?: object[]}[]} options.subscriptions  CloudEvent types, and which values of their fields
+ * @param {{eventType: string, oneOf?: object[], snapshot?: boolean}[]} options.subscriptions  CloudEvent types, which values
+ *     of their fields, and whether the newest event of each key is wanted first
  * @param {(state: "connecting"|"live"|"reconnecting") => void} options.onState
  * @param {string} [options.token]   who is in front of the screen, for subscriptions that come from tokens
- * @param {(how: {resumed: boolean}) => Promise<void>|void} options.onSubscribed  the subscription is in force; unless it
- *     was `resumed`, what happened before may be missing: the connection counts as live once the promise resolves
- * @param {() => Promise<void>} options.onHistoryLost  a resumed subscription has a gap after all
- * @param {(event: object) => void} options.onEvent  one CloudEvent
+ * @param {(how: {complete: boolean}) => Promise<void>|void} options.onSnapshot  the initial state has been told, and all of
+ *     it if it is `complete`; the connection counts as live once the promise resolves. A connection that goes on where another
+ *     broke off needs none
+ * @param {(event: object, how: {initial: boolean}) => void} options.onEvent  one CloudEvent, of the initial state or news
  */
-export function connect({ gateway, transport, token, subscriptions, onState, onSubscribed, onHistoryLost, onEvent }) {
+export function connect({ gateway, transport, token, subscriptions, onState, onSnapshot, onEvent }) {
   const types = subscriptions.map(({ eventType }) => eventType);
   const query = encodeURIComponent(JSON.stringify(subscriptions));
   const base = `${gateway}/_rig/v1/connection/${transport}?subscriptions=${query}`;
@@ -29,6 +31,7 @@ export function connect({ gateway, transport, token, subscriptions, onState, onS
   let stream = null;
   let cursor = ""; // of the newest event
   let resumes = false; // this connection goes on behind an event
+  let initial = true; // what comes is the initial state
   let failures = 0;
   let interruptions = 0;
   let lastSign = Date.now();
@@ -45,12 +48,17 @@ export function connect({ gateway, transport, token, subscriptions, onState, onS
     if (position) cursor = position;
     if (event.type === "rig.subscriptions_set") {
       failures = 0;
+      initial = !resumes;
+      if (resumes) onState("live");
+    } else if (event.type === SNAPSHOT) {
+      initial = false;
       const before = interruptions;
-      Promise.resolve(onSubscribed({ resumed: resumes })).then(() => interruptions === before && onState("live"));
+      Promise.resolve(onSnapshot(event.data)).then(() => interruptions === before && onState("live"));
     } else if (event.type === HISTORY_LOST) {
-      onHistoryLost();
+      cursor = ""; // begins anew, with the initial state
+      lost({ retries: false });
     } else if (types.includes(event.type)) {
-      onEvent(event);
+      onEvent(event, { initial });
     }
   }
 
@@ -78,7 +86,7 @@ export function connect({ gateway, transport, token, subscriptions, onState, onS
 function openEventSource(url, types, { receive, lost }) {
   const source = new EventSource(url);
   const deliver = (message) => receive(JSON.parse(message.data), message.lastEventId);
-  for (const type of [...types, "rig.subscriptions_set", HISTORY_LOST]) source.addEventListener(type, deliver);
+  for (const type of [...types, "rig.subscriptions_set", SNAPSHOT, HISTORY_LOST]) source.addEventListener(type, deliver);
   source.onerror = () => lost({ retries: source.readyState === EventSource.CONNECTING });
   return {
     close() {

@@ -11,6 +11,7 @@ use http::Uri;
 use tidegate_shards::extractor::Extractors;
 
 use crate::config::Config;
+use crate::config::values::Values;
 use crate::gateway::serve_beside;
 use crate::signals::StopSignals;
 
@@ -50,6 +51,15 @@ const EXTRACTORS: &str = include_str!("../../examples/tickets/extractors.json");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl DemoArguments {
+    /// Adds to the settings what the demo needs and nobody has set: a key for tokens, and that the newest event per seat is
+    /// kept for pages that come late.
+    pub fn prepare(&mut self, values: &mut Values) {
+        self.token_key = TokenKey::agree(values, self.shop_only);
+        if !self.shop_only && !values.is_set("SNAPSHOT_TOPICS") {
+            values.set("SNAPSHOT_TOPICS", "*");
+        }
+    }
+
     /// The same shop beside the gateway of this process, which listens at these addresses.
     #[must_use]
     pub fn beside(mut self, inbound: SocketAddr, internal: SocketAddr) -> Self {

@@ -43,7 +43,7 @@ async fn take(State(outbox): State<Arc<Outbox>>, uri: Uri, body: Result<Json<Val
     let Some(request) = request(&uri) else {
         return refuse(StatusCode::BAD_REQUEST, "`correlation` is missing: this call has to come through the gateway");
     };
-    let draft = Draft { event_type: PURCHASE_REQUESTED, data: body, request: Some(request) };
+    let draft = Draft { request: Some(request), ..Draft::new(PURCHASE_REQUESTED, &body) };
     if put_into(&outbox, "/desk", Output::Publish(draft)) {
         StatusCode::ACCEPTED.into_response()
     } else {

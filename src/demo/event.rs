@@ -20,11 +20,11 @@ pub(super) const ORDER_CONFIRMED: &str = "com.tidegate.tickets.order.confirmed";
 /// Number of viewers, as the gateway counts them.
 pub(super) const AUDIENCE_COUNTED: &str = "com.tidegate.tickets.audience.counted";
 
-/// A seat found its buyer.
+/// A seat found its buyer; its subject is the seat.
 pub(super) const SEAT_SOLD: &str = "com.tidegate.tickets.seat.sold";
 /// A seat that was held is free again.
 pub(super) const SEAT_RELEASED: &str = "com.tidegate.tickets.seat.released";
-/// Every seat is free again.
+/// A show opens, and every seat is free. Told again where a hub has forgotten it.
 pub(super) const HALL_RESET: &str = "com.tidegate.tickets.hall.reset";
 /// Figures, once per second.
 pub(super) const STATS: &str = "com.tidegate.tickets.stats";
@@ -85,6 +85,19 @@ pub(super) struct Sold {
     pub(super) buyer: String,
     /// Number of this change of the hall.
     pub(super) sequence: u64,
+    /// The show that it is sold for, see [`Opened`].
+    pub(super) opening: u64,
+}
+
+/// Data of [`HALL_RESET`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Opened {
+    /// What is on.
+    pub(super) show: String,
+    /// Number of this change of the hall.
+    pub(super) sequence: u64,
+    /// The show's number: greater than that of any show before it.
+    pub(super) opening: u64,
 }
 
 /// Data of [`SEAT_RELEASED`].
@@ -123,6 +136,8 @@ impl From<Seat> for Place {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Draft {
     pub(super) event_type: &'static str,
+    /// What it is about: the key in Kafka. One key means one partition, hence one order, and for who comes late the newest event.
+    pub(super) subject: String,
     pub(super) data: Value,
     /// Of requests alone.
     pub(super) request: Option<Request>,
@@ -132,18 +147,22 @@ impl Draft {
     /// An event with this data.
     pub(super) fn new(event_type: &'static str, data: &impl Serialize) -> Self {
         let data = serde_json::to_value(data).expect("invariant: the data of events is made of texts and numbers");
-        Self { event_type, data, request: None }
+        Self { event_type, subject: event_type.to_owned(), data, request: None }
     }
 
-    /// The `CloudEvent`, as of now. All share a subject: it is the key in Kafka, and one key means one partition, hence one
-    /// order.
+    /// The same about something else than its type.
+    pub(super) fn about(self, subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), ..self }
+    }
+
+    /// The `CloudEvent`, as of now.
     pub(super) fn write(&self, source: &str) -> Bytes {
         let mut event = json!({
             "specversion": "1.0",
             "id": uuid::Uuid::new_v4().to_string(),
             "source": source,
             "type": self.event_type,
-            "subject": SUBJECT,
+            "subject": self.subject,
             "time": format!("{:.6}", jiff::Timestamp::now()),
             "datacontenttype": "application/json",
             "data": self.data,
@@ -154,9 +173,6 @@ impl Draft {
         Bytes::from(event.to_string())
     }
 }
-
-/// Subject of every event.
-pub(super) const SUBJECT: &str = "great-hall";
 
 /// What the gateway adds to a request that it makes an event of (member `rig`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -206,16 +222,17 @@ mod tests {
 
     #[test]
     fn a_sale_becomes_a_cloud_event_with_every_required_attribute() {
-        let sold = Sold { place: seat("C13").into(), price: 95, buyer: "Mia \"<b>\"".into(), sequence: 1 };
-        let event: Value = serde_json::from_slice(&Draft::new(SEAT_SOLD, &sold).write("/tickets")).expect("JSON");
+        let sold = Sold { place: seat("C13").into(), price: 95, buyer: "Mia \"<b>\"".into(), sequence: 1, opening: 7 };
+        let draft = Draft::new(SEAT_SOLD, &sold).about("C13");
+        let event: Value = serde_json::from_slice(&draft.write("/tickets")).expect("JSON");
         assert_eq!((&event["specversion"], &event["source"]), (&json!("1.0"), &json!("/tickets")));
-        assert_eq!(event["type"], SEAT_SOLD);
+        assert_eq!((&event["type"], &event["subject"]), (&json!(SEAT_SOLD), &json!("C13")));
         assert!(event["id"].as_str().is_some_and(|id| id.len() == 36));
         assert!(
             event["time"].as_str().is_some_and(|time| time.len() == "2026-01-01T00:00:00.000000Z".len()),
             "{event}"
         );
-        let data = json!({"seat": "C13", "row": "C", "number": 13, "price": 95, "buyer": "Mia \"<b>\"", "sequence": 1});
+        let data = json!({"seat": "C13", "row": "C", "number": 13, "price": 95, "buyer": "Mia \"<b>\"", "sequence": 1, "opening": 7});
         assert_eq!(event["data"], data);
         assert_eq!(event.get("rig"), None);
     }

@@ -94,9 +94,20 @@ pub(super) struct Hall {
     sold: BTreeMap<Seat, Holder>,
     sequence: u64,
     show: usize,
+    opening: u64,
 }
 
 impl Hall {
+    /// A hall whose seats are all free; `opening` is the number of its first show.
+    pub(super) fn new(opening: u64) -> Self {
+        Self { opening, ..Self::default() }
+    }
+
+    /// Number of the show: each has a greater one than that before it, in every run of the shop.
+    pub(super) fn opening(&self) -> u64 {
+        self.opening
+    }
+
     /// Number of changes so far: it grows by one with each sale and each reset, so that a viewer notices what it missed.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
@@ -156,6 +167,12 @@ impl Hall {
         self.sold.clear();
         self.sequence += 1;
         self.show = (self.show + 1) % SHOWS.len();
+        self.opening += 1;
+    }
+
+    /// Every seat that is sold, and to whom.
+    pub(super) fn sales(&self) -> impl Iterator<Item = (Seat, &Holder)> {
+        self.sold.iter().map(|(seat, holder)| (*seat, holder))
     }
 
     /// Everything a page needs to draw the hall, save for the time.
@@ -163,6 +180,7 @@ impl Hall {
         Snapshot {
             show: self.show().to_owned(),
             sequence: self.sequence,
+            opening: self.opening,
             sections: plan(),
             sold: self
                 .sold
@@ -179,6 +197,7 @@ impl Hall {
 pub(super) struct Snapshot {
     show: String,
     sequence: u64,
+    opening: u64,
     sections: Vec<Section>,
     sold: Vec<SoldSeat>,
 }
@@ -243,7 +262,7 @@ pub(super) fn seats() -> impl Iterator<Item = Seat> {
     row_lengths().zip(0..).flat_map(|(length, row)| (1..=length).map(move |number| Seat { row, number }))
 }
 
-fn price(seat: Seat) -> u32 {
+pub(super) fn price(seat: Seat) -> u32 {
     let prices = PLAN.iter().flat_map(|(_, price, rows)| rows.iter().map(|_| *price));
     prices.clone().nth(usize::from(seat.row)).expect("invariant: a seat's row is one of the plan")
 }
@@ -313,7 +332,7 @@ mod tests {
         assert!(hall.is_sold_out());
         assert_eq!(hall.snapshot().side_by_side(7, 2), []);
         hall.reset();
-        assert_eq!((hall.sold(), hall.sequence()), (0, 301));
+        assert_eq!((hall.sold(), hall.sequence(), hall.opening()), (0, 301, 1));
         assert_ne!(hall.show(), first_show);
     }
 

@@ -203,7 +203,8 @@ struct Premises {
 impl Premises {
     /// Starts every task of the shop; gives the website. `opening` is told once seats can be bought.
     fn open(self, opening: std::sync::mpsc::Sender<()>) -> Router {
-        let (tickets, board) = Tickets::open();
+        let first_show = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+        let (tickets, board) = Tickets::open(first_show);
         let services = vec![self.serve(tickets), self.serve(Payment::default()), self.serve(Mail::default())];
         let client = |authority: &Authority| GatewayClient::new(authority.clone());
         let mut website = shop::router(board, self.gateway_inbound).merge(accounts::router(self.token_key));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::event::{
-    Accepted, Draft, HALL_RESET, PAYMENT_ACCEPTED, PAYMENT_REFUSED, Refused, Released, Reserved, SEAT_RELEASED,
+    Accepted, Draft, HALL_RESET, Opened, PAYMENT_ACCEPTED, PAYMENT_REFUSED, Refused, Released, Reserved, SEAT_RELEASED,
     SEAT_RESERVED,
 };
 use super::recent::Recent;
@@ -21,6 +21,8 @@ const MAX_CHARGES: usize = 4_096;
 pub(super) struct Payment {
     purses: Recent<u32>,
     charges: Recent<Charge>,
+    /// The show that the purses were filled for; 0 as long as none was announced.
+    opening: u64,
 }
 
 #[derive(Debug)]
@@ -31,7 +33,7 @@ struct Charge {
 
 impl Default for Payment {
     fn default() -> Self {
-        Self { purses: Recent::new(MAX_BUYERS), charges: Recent::new(MAX_CHARGES) }
+        Self { purses: Recent::new(MAX_BUYERS), charges: Recent::new(MAX_CHARGES), opening: 0 }
     }
 }
 
@@ -81,8 +83,16 @@ impl Service for Payment {
                 Vec::new()
             }
             HALL_RESET => {
-                self.purses.clear();
-                self.charges.clear();
+                // The same show may be announced more than once.
+                if let Some(Opened { opening, .. }) = event.data()
+                    && opening > self.opening
+                {
+                    if self.opening > 0 {
+                        self.purses.clear();
+                        self.charges.clear();
+                    }
+                    self.opening = opening;
+                }
                 Vec::new()
             }
             _ => Vec::new(),
@@ -149,8 +159,12 @@ mod tests {
     fn everybody_comes_to_the_next_show_with_a_full_purse() {
         let mut payment = Payment::default();
         reserve(&mut payment, "1", 400);
-        assert_eq!(tell(&mut payment, HALL_RESET, json!({"show": "Swan Lake"})), []);
+        let opened = |opening: u64| json!({"show": "Swan Lake", "sequence": 1, "opening": opening});
+        assert_eq!(tell(&mut payment, HALL_RESET, opened(1)), []);
+        assert_eq!(tell(&mut payment, HALL_RESET, opened(2)), []);
         assert_eq!(reserve(&mut payment, "2", 95), accepted("2", 305));
+        assert_eq!(tell(&mut payment, HALL_RESET, opened(2)), []);
+        assert_eq!(reserve(&mut payment, "3", 5), accepted("3", 300), "it is the same show");
         assert_eq!(tell(&mut payment, SEAT_RESERVED, json!("odd")), []);
     }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::time::MissedTickBehavior;
 
 use super::event::{Draft, Event};
-use super::hub::Inbox;
 use super::hub::outbox::{Letter, Outbox};
+use super::hub::{Heard, Inbox};
 
 /// Between two looks at what takes too long.
 const TICK: Duration = Duration::from_millis(250);
@@ -23,6 +23,11 @@ pub(super) trait Service: Send + 'static {
 
     /// Takes an event. Each may come twice, and some never.
     fn handle(&mut self, delivery: &Delivery, now: Instant) -> Vec<Output>;
+
+    /// Tells what a hub must know that has just been reached, or reached again.
+    fn introduce(&mut self) -> Vec<Output> {
+        Vec::new()
+    }
 
     /// Does what is due.
     fn tick(&mut self, _now: Instant) -> Vec<Output> {
@@ -77,8 +82,9 @@ pub(super) async fn run<S: Service>(mut service: S, mut inbox: Inbox, outbox: Ar
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let outputs = tokio::select! {
-            delivery = inbox.next() => match delivery {
-                Some(delivery) => service.handle(&delivery, Instant::now()),
+            heard = inbox.next() => match heard {
+                Some(Heard::Event(delivery)) => service.handle(&delivery, Instant::now()),
+                Some(Heard::Subscribed) => service.introduce(),
                 None => return,
             },
             _ = ticks.tick() => service.tick(Instant::now()),

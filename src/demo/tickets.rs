@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::event::{
-    AUDIENCE_COUNTED, Accepted, Confirmed, Counted, Draft, HALL_RESET, ORDER_CONFIRMED, PAYMENT_ACCEPTED,
+    AUDIENCE_COUNTED, Accepted, Confirmed, Counted, Draft, HALL_RESET, ORDER_CONFIRMED, Opened, PAYMENT_ACCEPTED,
     PAYMENT_REFUSED, PURCHASE_REQUESTED, Place, Refused, Released, Reserved, SEAT_RELEASED, SEAT_RESERVED, SEAT_SOLD,
     STATS, Sold,
 };
-use super::hall::{Hall, Holder, Seat, Snapshot, Taken, capacity};
+use super::hall::{Hall, Holder, Seat, Snapshot, Taken, capacity, price};
 use super::service::{Caller, Delivery, Output, Service};
 
 /// How long a seat is held for a payment. Shorter than the gateway waits, so that the buyer hears of it.
@@ -55,9 +55,9 @@ struct Purchase {
 }
 
 impl Tickets {
-    /// A hall whose seats are all free, and the board that shows it.
-    pub(super) fn open() -> (Self, watch::Receiver<Snapshot>) {
-        let hall = Hall::default();
+    /// A hall whose seats are all free, and the board that shows it; see [`Hall::new`].
+    pub(super) fn open(opening: u64) -> (Self, watch::Receiver<Snapshot>) {
+        let hall = Hall::new(opening);
         let (board, shown) = watch::channel(hall.snapshot());
         let (orders, viewers) = (BTreeMap::new(), None);
         (Self { hall, orders, board, viewers, figures_due: None, sold_out_since: None }, shown)
@@ -120,17 +120,26 @@ impl Tickets {
         };
         let Some(sequence) = self.hall.sell(seat) else { return vec![give_back(order)] };
         self.board.send_replace(self.hall.snapshot());
-        let Reserved { price, .. } = reserved;
-        let sold = Sold { place: seat.into(), price, buyer: reserved.name.clone(), sequence };
-        let body = json!({ "seat": reserved.seat, "price": price, "sequence": sequence, "left": left });
+        let body = json!({ "seat": reserved.seat, "price": reserved.price, "sequence": sequence, "left": left });
         vec![
-            Output::Publish(Draft::new(SEAT_SOLD, &sold)),
+            self.sold(seat, &reserved.name),
             Output::Answer { to: caller, status: StatusCode::OK, body },
             Output::Publish(Draft::new(
                 ORDER_CONFIRMED,
                 &Confirmed { reserved, show: self.hall.show().to_owned(), left },
             )),
         ]
+    }
+
+    fn sold(&self, seat: Seat, buyer: &str) -> Output {
+        let (sequence, opening) = (self.hall.sequence(), self.hall.opening());
+        let sold = Sold { place: seat.into(), price: price(seat), buyer: buyer.to_owned(), sequence, opening };
+        Output::Publish(Draft::new(SEAT_SOLD, &sold).about(seat.to_string()))
+    }
+
+    fn opened(&self) -> Output {
+        let (show, sequence, opening) = (self.hall.show().to_owned(), self.hall.sequence(), self.hall.opening());
+        Output::Publish(Draft::new(HALL_RESET, &Opened { show, sequence, opening }))
     }
 
     /// The order came to nothing: the seat is free again, and the caller hears why.
@@ -167,8 +176,7 @@ impl Tickets {
         self.hall.reset();
         self.sold_out_since = None;
         self.board.send_replace(self.hall.snapshot());
-        let data = json!({ "show": self.hall.show(), "sequence": self.hall.sequence() });
-        Some(Output::Publish(Draft::new(HALL_RESET, &data)))
+        Some(self.opened())
     }
 }
 
@@ -191,6 +199,12 @@ impl Service for Tickets {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What a page needs that comes late: the show, and each seat that is sold.
+    fn introduce(&mut self) -> Vec<Output> {
+        let sales = self.hall.sales().map(|(seat, owner)| self.sold(seat, &owner.name));
+        std::iter::once(self.opened()).chain(sales).collect()
     }
 
     fn tick(&mut self, now: Instant) -> Vec<Output> {

@@ -51,7 +51,7 @@ fn published<'a>(outputs: &'a [Output], event_type: &str) -> &'a Value {
 #[test]
 fn a_seat_is_held_until_it_is_paid_and_then_sold_answered_and_confirmed() {
     let now = Instant::now();
-    let (mut tickets, board) = Tickets::open();
+    let (mut tickets, board) = Tickets::open(7);
     let reserved = tickets.handle(&purchase("1", "C13", " Mia "), now);
     let data = json!({"order": "1", "seat": "C13", "price": 95, "buyer": "id of  Mia", "name": "Mia"});
     assert_eq!(published(&reserved, SEAT_RESERVED), &data);
@@ -59,7 +59,8 @@ fn a_seat_is_held_until_it_is_paid_and_then_sold_answered_and_confirmed() {
 
     let sold = tickets.handle(&accepted("1"), now);
     assert_eq!(kinds(&sold), [SEAT_SOLD, "200 to call of 1", ORDER_CONFIRMED]);
-    let public = json!({"seat": "C13", "row": "C", "number": 13, "price": 95, "buyer": "Mia", "sequence": 1});
+    let public =
+        json!({"seat": "C13", "row": "C", "number": 13, "price": 95, "buyer": "Mia", "sequence": 1, "opening": 7});
     assert_eq!(published(&sold, SEAT_SOLD), &public, "the buyer's id is nobody else's business");
     assert_eq!(answer(&sold), (200, json!({"seat": "C13", "price": 95, "sequence": 1, "left": 305})));
     assert_eq!(published(&sold, ORDER_CONFIRMED)["buyer"], "id of  Mia");
@@ -69,7 +70,7 @@ fn a_seat_is_held_until_it_is_paid_and_then_sold_answered_and_confirmed() {
 #[test]
 fn of_two_who_race_for_a_seat_the_second_is_told_who_has_it_or_is_paying_for_it() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     tickets.handle(&purchase("1", "K8", "Mia"), now);
     let early = tickets.handle(&purchase("2", "K8", "Ben"), now);
     let error = "Too late: row K seat 8 is just being paid for by Mia.";
@@ -84,7 +85,7 @@ fn of_two_who_race_for_a_seat_the_second_is_told_who_has_it_or_is_paying_for_it(
 #[test]
 fn a_seat_whose_payment_is_refused_goes_to_the_next_who_asks() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     tickets.handle(&purchase("1", "K8", "Ben"), now);
     let outputs = tickets.handle(&refused("1"), now);
     assert_eq!(kinds(&outputs), [SEAT_RELEASED, "402 to call of 1"]);
@@ -98,7 +99,7 @@ fn a_seat_whose_payment_is_refused_goes_to_the_next_who_asks() {
 #[test]
 fn a_payment_service_that_is_silent_costs_the_buyer_the_seat_and_never_the_money() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     tickets.tick(now);
     tickets.handle(&purchase("1", "K8", "Mia"), now);
     let just_before = tickets.tick(now + HOLD - Duration::from_millis(1));
@@ -114,7 +115,7 @@ fn a_payment_service_that_is_silent_costs_the_buyer_the_seat_and_never_the_money
 #[test]
 fn an_event_that_comes_twice_counts_once() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     tickets.handle(&purchase("1", "K8", "Mia"), now);
     assert_eq!(tickets.handle(&purchase("1", "K8", "Mia"), now), [], "while the payment is open");
     tickets.handle(&accepted("1"), now);
@@ -126,7 +127,7 @@ fn an_event_that_comes_twice_counts_once() {
 #[test]
 fn a_request_that_makes_no_sense_is_answered_with_the_reason() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     for seat in ["Z1", "B99", "c3", "B%20"] {
         assert_eq!(answer(&tickets.handle(&purchase("1", seat, "Mia"), now)).0, 404, "{seat}");
     }
@@ -153,7 +154,7 @@ fn a_request_that_makes_no_sense_is_answered_with_the_reason() {
 #[test]
 fn figures_come_once_a_second_with_the_viewers_that_were_counted_last() {
     let now = Instant::now();
-    let (mut tickets, _board) = Tickets::open();
+    let (mut tickets, _board) = Tickets::open(7);
     assert_eq!(published(&tickets.tick(now), STATS), &json!({"viewers": null, "sold": 0, "seats": 300, "sequence": 0}));
     tickets.handle(&delivery(AUDIENCE_COUNTED, json!({"viewers": 7})), now);
     assert_eq!(tickets.tick(now + FIGURES / 2), []);
@@ -165,7 +166,7 @@ fn figures_come_once_a_second_with_the_viewers_that_were_counted_last() {
 #[test]
 fn a_sold_out_hall_reopens_after_the_curtain_and_not_before() {
     let now = Instant::now();
-    let (mut tickets, board) = Tickets::open();
+    let (mut tickets, board) = Tickets::open(7);
     let sell_out = |tickets: &mut Tickets, at| {
         for (number, seat) in super::super::hall::seats().enumerate() {
             let order = format!("{number}");
@@ -178,9 +179,31 @@ fn a_sold_out_hall_reopens_after_the_curtain_and_not_before() {
     assert_eq!(kinds(&tickets.tick(now + CURTAIN - Duration::from_millis(1))), [STATS]);
     assert_eq!(board.borrow().side_by_side(0, 1), []);
     let reset = tickets.tick(now + CURTAIN);
-    assert_eq!(published(&reset, HALL_RESET)["sequence"], 301);
+    let opened = published(&reset, HALL_RESET);
+    assert_eq!((&opened["sequence"], &opened["opening"]), (&json!(301), &json!(8)));
     assert_eq!(board.borrow().side_by_side(0, 1).len(), 1);
     sell_out(&mut tickets, now + CURTAIN);
     let soon = tickets.tick(now + CURTAIN * 2 - Duration::from_millis(1));
     assert_eq!(kinds(&soon), [STATS], "the second show gets its own full pause");
+}
+
+#[test]
+fn a_hub_that_is_reached_again_is_told_the_show_and_every_sale() {
+    let now = Instant::now();
+    let (mut tickets, board) = Tickets::open(7);
+    assert_eq!(kinds(&tickets.introduce()), [HALL_RESET]);
+    for (order, seat) in [("1", "C13"), ("2", "K8")] {
+        tickets.handle(&purchase(order, seat, "Mia"), now);
+        tickets.handle(&accepted(order), now);
+    }
+    let told = tickets.introduce();
+    assert_eq!(kinds(&told), [HALL_RESET, SEAT_SOLD, SEAT_SOLD]);
+    let show = board.borrow().clone();
+    let opened = json!({"show": serde_json::to_value(show).expect("JSON")["show"], "sequence": 2, "opening": 7});
+    assert_eq!(published(&told, HALL_RESET), &opened);
+    let subjects = told.iter().filter_map(|output| match output {
+        Output::Publish(draft) => Some(draft.subject.as_str()),
+        _ => None,
+    });
+    assert_eq!(subjects.collect::<Vec<_>>(), [HALL_RESET, "C13", "K8"], "the newest event of each is kept");
 }

@@ -9,10 +9,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::Feed;
 use super::courier::Fate;
 use super::outbox::Letter;
 use super::sse::Parser;
+use super::{Feed, Heard};
 use crate::demo::client::{CallError, GatewayClient, open_stream};
 use crate::demo::event::Event;
 use crate::demo::service::Delivery;
@@ -67,11 +67,15 @@ impl GatewayHub {
             let frame = frame.map_err(|error| CallError::Http(self.inbound.clone(), error))?;
             for data in frame.data_ref().map(|bytes| parser.feed(bytes)).unwrap_or_default() {
                 let Ok(event) = Event::read(&data) else { continue };
-                if event.event_type == IN_FORCE {
+                let heard = if event.event_type == IN_FORCE {
                     feed.live.send_replace(true);
-                } else if feed.types.contains(&event.event_type.as_str())
-                    && feed.deliveries.send(Delivery { event, reply: None }).await.is_err()
-                {
+                    Heard::Subscribed
+                } else if feed.types.contains(&event.event_type.as_str()) {
+                    Heard::Event(Delivery { event, reply: None })
+                } else {
+                    continue;
+                };
+                if feed.deliveries.send(heard).await.is_err() {
                     return Ok(());
                 }
             }

@@ -14,11 +14,11 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::Feed;
 use super::courier::Fate;
 use super::outbox::Letter;
+use super::{Feed, Heard};
 use crate::config::KafkaSettings;
-use crate::demo::event::{Event, FOR_PAGES, PURCHASE_REQUESTED, SUBJECT};
+use crate::demo::event::{Event, FOR_PAGES, PURCHASE_REQUESTED};
 use crate::demo::service::{Caller, Delivery, ReplyPartition};
 use crate::kafka::{LogContext, client_config};
 
@@ -97,6 +97,9 @@ impl KafkaHub {
             match self.consumer(feed.types) {
                 Ok(consumer) => {
                     feed.live.send_replace(true);
+                    if feed.deliveries.blocking_send(Heard::Subscribed).is_err() {
+                        return;
+                    }
                     consume(&consumer, feed);
                 }
                 Err(error) => {
@@ -148,11 +151,11 @@ impl KafkaHub {
         let (sender, outcome) = oneshot::channel();
         let opaque = Box::new(sender);
         let sent = match letter {
-            Letter::Event { for_pages, body } => {
+            Letter::Event { for_pages, subject, body } => {
                 let topic = if *for_pages { self.for_pages.as_str() } else { SERVICES };
                 let headers = OwnedHeaders::new()
                     .insert(Header { key: "content-type", value: Some("application/cloudevents+json") });
-                let record = BaseRecord::with_opaque_to(topic, opaque).key(SUBJECT).payload(&body[..]);
+                let record = BaseRecord::with_opaque_to(topic, opaque).key(subject.as_str()).payload(&body[..]);
                 self.producer.send(record.headers(headers))
             }
             Letter::Answer { to, status, body } => {
@@ -200,7 +203,7 @@ fn consume(consumer: &BaseConsumer<LogContext>, feed: &Feed) {
             Some(Ok(message)) => {
                 let delivery = delivery(&message).filter(|it| feed.types.contains(&it.event.event_type.as_str()));
                 if let Some(delivery) = delivery
-                    && feed.deliveries.blocking_send(delivery).is_err()
+                    && feed.deliveries.blocking_send(Heard::Event(delivery)).is_err()
                 {
                     return;
                 }

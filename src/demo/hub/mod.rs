@@ -31,14 +31,23 @@ pub(super) enum Hub {
 }
 
 /// What a service hears.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Heard {
+    /// Its subscription is in force, for the first time or anew: a hub in a gateway's memory may have forgotten everything.
+    Subscribed,
+    /// An event of a type that it wants.
+    Event(Delivery),
+}
+
+/// The reading end of a subscription.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: mpsc::Receiver<Heard>,
 }
 
 impl Inbox {
-    /// The next event; `None` once the shop closes.
-    pub(super) async fn next(&mut self) -> Option<Delivery> {
+    /// What comes next; `None` once the shop closes.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
         self.deliveries.recv().await
     }
 }
@@ -50,7 +59,7 @@ pub(super) type Live = watch::Receiver<bool>;
 #[derive(Debug)]
 struct Feed {
     types: &'static [&'static str],
-    deliveries: mpsc::Sender<Delivery>,
+    deliveries: mpsc::Sender<Heard>,
     live: watch::Sender<bool>,
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::demo::event::{Draft, FOR_PAGES};
 use crate::demo::service::Caller;
 
-/// Letters that may wait; what comes beyond is lost. Pages notice missing sales by their numbers, callers by the time.
+/// Letters that may wait; what comes beyond is lost. Callers notice by the time.
 const CAPACITY: usize = 4_096;
 
 /// An event or an answer.
@@ -20,6 +20,8 @@ pub(in crate::demo) enum Letter {
     Event {
         /// Pages want it, not only services.
         for_pages: bool,
+        /// What it is about.
+        subject: String,
         /// The `CloudEvent`'s JSON.
         body: Bytes,
     },
@@ -36,7 +38,8 @@ pub(in crate::demo) enum Letter {
 impl Letter {
     /// The event, as of now.
     pub(in crate::demo) fn event(draft: &Draft, source: &str) -> Self {
-        Self::Event { for_pages: FOR_PAGES.contains(&draft.event_type), body: draft.write(source) }
+        let (for_pages, subject) = (FOR_PAGES.contains(&draft.event_type), draft.subject.clone());
+        Self::Event { for_pages, subject, body: draft.write(source) }
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
     use crate::demo::event::{SEAT_RESERVED, SEAT_SOLD};
 
     fn letter(body: &'static str) -> Letter {
-        Letter::Event { for_pages: true, body: body.into() }
+        Letter::Event { for_pages: true, subject: "any".into(), body: body.into() }
     }
 
     async fn take(outbox: &Outbox) -> Letter {

@@ -40,6 +40,23 @@ fn a_seat_is_bought(browser: &mut Chromium, demo: &Demo) {
     assert_eq!(mails(&mut other), json!(["Your ticket for seat C4"]));
 }
 
+/// Who comes late is told of every sale by the gateway alone; the shop only says how the hall is built.
+fn a_late_comer_draws_the_hall(browser: &mut Chromium, demo: &Demo) {
+    for seat in ["T1", "T2"] {
+        demo.shop.sell(seat, "Ada");
+    }
+    for transport in ["sse", "ws"] {
+        let mut page = visit(browser, demo.shop, transport);
+        for (seat, expected) in [("T1", "sold"), ("T2", "sold"), ("T3", "free")] {
+            assert_eq!(page.evaluate(&state(seat)), json!(expected), "{seat} over {transport}");
+        }
+        assert_eq!(page.evaluate("document.querySelectorAll('#feed .sold').length"), json!(0), "that is no news");
+        let asked =
+            "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/api/hall')).length";
+        assert_eq!(page.evaluate(asked), json!(1), "for the plan, before the subscription");
+    }
+}
+
 /// Two pages ask for the same seat at once: one gets it, and the other is told who was faster.
 fn two_pages_race(browser: &mut Chromium, demo: &Demo) {
     let mut pages = [visit(browser, demo.shop, "sse"), visit(browser, demo.shop, "ws")];
@@ -83,6 +100,13 @@ fn a_seat_is_bought_on_the_local_hub_and_the_mail_reaches_the_buyers_page_only()
 }
 
 #[test]
+fn a_page_that_comes_late_draws_the_hall_from_the_newest_event_of_each_seat() {
+    let Some(chromium) = installed() else { return };
+    let demo = Demo::start(0);
+    a_late_comer_draws_the_hall(&mut Chromium::start(&chromium), &demo);
+}
+
+#[test]
 fn of_two_pages_that_click_the_same_seat_one_gets_it_and_the_other_is_told_who_was_faster() {
     let Some(chromium) = installed() else { return };
     let demo = Demo::start(0);
@@ -97,6 +121,7 @@ fn on_kafka_seats_are_bought_and_fought_over_in_the_same_way() {
     let mut browser = Chromium::start(&chromium);
     a_seat_is_bought(&mut browser, &demo);
     two_pages_race(&mut browser, &demo);
+    a_late_comer_draws_the_hall(&mut browser, &demo);
 }
 
 #[test]
