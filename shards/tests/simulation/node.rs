@@ -19,12 +19,17 @@ use tidegate_shards::segment::SegmentWriter;
 use tidegate_shards::settings::ShardSettings;
 use tidegate_shards::shard::Shard;
 use tidegate_shards::shard::connection::{Address, Closing, Output};
+use tidegate_shards::snapshot::Snapshotted;
 use tidegate_shards::subscription::parse_list;
+
+use crate::snapshots::Snapshots;
 
 /// Bytes that may wait for one client: a few dozen events.
 pub(crate) const MAX_QUEUE_BYTES: usize = 6_000;
 /// One event, framed, is never larger.
 pub(crate) const MAX_FRAME_BYTES: usize = 1_500;
+/// Which topic the log is.
+pub(crate) const INCARNATION: u128 = 7;
 const SEGMENT_BYTES: usize = 4_096;
 const HISTORY_BYTES: usize = 32_768;
 
@@ -58,6 +63,18 @@ impl ReplaySource for Asked {
 struct Again {
     lane: ReplayLane,
     replayed: rtrb::Consumer<Replayed>,
+    snapshots: rtrb::Consumer<Snapshotted>,
+}
+
+/// How large a node is, and what it keeps.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) shards: usize,
+    pub(crate) mailbox_events: usize,
+    /// Cursors longer than this refer to checkpoints.
+    pub(crate) max_plain_chars: usize,
+    /// Bytes for the newest events.
+    pub(crate) snapshot_bytes: usize,
 }
 
 /// A node that runs.
@@ -67,6 +84,7 @@ pub(crate) struct Node {
     again: Vec<Again>,
     asked: Arc<Asked>,
     lookups: Arc<Lookups>,
+    pub(crate) snapshots: Snapshots,
     /// Where the checkpoint in flight is, if it was not refused.
     in_flight: Option<Option<u64>>,
     segments: u64,
@@ -81,14 +99,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that doesn't know yet what there is to read.
-    pub(crate) fn start(
-        shards: usize,
-        mailbox_events: usize,
-        log: &Log,
-        extractors: &Arc<Extractors>,
-        max_plain_chars: usize,
-        now_ms: u64,
-    ) -> Self {
+    pub(crate) fn start(size: Size, log: &Log, extractors: &Arc<Extractors>, now_ms: u64) -> Self {
         let settings = Arc::new(ShardSettings {
             extractors: Arc::clone(extractors),
             max_queue_bytes: MAX_QUEUE_BYTES,
@@ -100,28 +111,34 @@ impl Node {
         let (mut event_lanes, mut all, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let asked = Arc::<Asked>::default();
         let lookups = Arc::<Lookups>::default();
-        for number in 0..shards {
-            let (events, _control, inbox) = lanes(mailbox_events);
+        let mut snapshot_lanes = Vec::new();
+        for number in 0..size.shards {
+            let (events, _control, inbox) = lanes(size.mailbox_events);
             event_lanes.push(events);
             let metrics = Arc::<ShardMetrics>::default();
             let interest = Arc::clone(&interest);
             let (lane, replayed) = replay::lane(&inbox.waker);
-            again.push(Again { lane, replayed });
+            let (snapshot_lane, snapshots) = replay::lane(&inbox.waker);
+            snapshot_lanes.push(snapshot_lane);
+            again.push(Again { lane, replayed, snapshots });
             let mut shard = Shard::new(number, Arc::clone(&settings), metrics, interest, bell.clone(), now_ms);
             shard.set_replay_source(Some(Arc::clone(&asked) as Arc<dyn ReplaySource>));
             shard.set_checkpoint_source(Some(Arc::clone(&lookups) as Arc<dyn CheckpointSource>));
             all.push((shard, inbox));
         }
+        let snapshots = Snapshots::new(snapshot_lanes, size.snapshot_bytes, extractors);
+        all.iter_mut().for_each(|(shard, _)| shard.set_snapshot_source(Some(snapshots.source())));
         let mut publisher = Publisher::new(event_lanes, interest, SEGMENT_BYTES, HISTORY_BYTES);
-        publisher.keep_checkpoints(max_plain_chars);
+        publisher.keep_checkpoints(size.max_plain_chars);
         publisher.positions().opening();
-        publisher.positions().name_source(0, "events", 7);
+        publisher.positions().name_source(0, "events", INCARNATION);
         Self {
             publisher,
             shards: all,
             again,
             asked,
             lookups,
+            snapshots,
             in_flight: None,
             segments: 0,
             next: vec![None; log.len()],
@@ -232,7 +249,9 @@ impl Node {
             self.read_again(number, log, &requests);
         }
         let shard = &mut self.shards[number].0;
-        shard.take_replayed(&mut self.again[number].replayed, || 0);
+        let again = &mut self.again[number];
+        shard.take_snapshots(&mut again.snapshots, || 0);
+        shard.take_replayed(&mut again.replayed, || 0);
         shard.walk_on(|| 0);
     }
 
@@ -323,6 +342,8 @@ impl Node {
             let metrics = shard.metrics();
             for gauge in
                 [&metrics.connections_sse, &metrics.connections_http, &metrics.subscriptions, &metrics.queue_bytes]
+                    .into_iter()
+                    .chain([&metrics.snapshotting])
             {
                 assert_eq!(gauge.get(), 0, "a gauge is not back at zero");
             }

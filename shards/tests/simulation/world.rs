@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_shards::extractor::Extractors;
 
-use crate::client::{Client, Seat, Seen};
-use crate::node::{Checkpoints, Log, Node};
+use crate::client::{Client, Place, SEATS, Seen};
+use crate::node::{Checkpoints, Log, Node, Size};
 
 const EXTRACTORS: &str = r#"{"sold":{"key":{"stable_field_index":1,"event":{"json_pointer":"/data/key"}}}}"#;
 /// Partitions that a topic may grow to.
@@ -40,6 +40,7 @@ pub(crate) struct Outcome {
     pub(crate) deliveries: u64,
     pub(crate) reconnects: u64,
     pub(crate) history_lost: u64,
+    pub(crate) snapshots: u64,
     /// Of every event that any client saw, in the order in which they did.
     digest: u64,
 }
@@ -49,15 +50,12 @@ pub(crate) struct World {
     now_ms: u64,
     log: Log,
     checkpoints: Checkpoints,
-    /// Cursors longer than this refer to checkpoints.
-    max_plain_chars: usize,
     /// Events by partition and key.
     published: Vec<Vec<u64>>,
     /// By partition and offset: how many events of each key come before it.
     before: Vec<Vec<Box<[u64]>>>,
     nodes: Vec<Option<Node>>,
-    shards: usize,
-    mailbox_events: usize,
+    size: Size,
     clients: Vec<Client>,
     extractors: Arc<Extractors>,
     steps: usize,
@@ -77,7 +75,8 @@ impl World {
         let clients = dice.between(1, 8);
         let clients = (0..clients).map(|_| {
             let pace = if dice.below(4) == 0 { 1 } else { dice.between(2, 20) };
-            Client::new(dice.below(keys), partitions, pace)
+            let snapshot = dice.below(3) == 0;
+            Client::new(dice.below(keys), partitions, pace, snapshot)
         });
         let clients = clients.collect();
         let nodes = dice.between(1, 3);
@@ -85,12 +84,15 @@ impl World {
             now_ms: 1_000,
             log: vec![Vec::new(); partitions],
             checkpoints: Vec::new(),
-            max_plain_chars: [usize::MAX, 1, 40][dice.below(3)],
             published: vec![vec![0; keys]; partitions],
             before: vec![vec![vec![0; keys].into()]; partitions],
             nodes: Vec::new(),
-            shards: dice.between(1, 2),
-            mailbox_events: dice.between(6, 64),
+            size: Size {
+                shards: dice.between(1, 2),
+                mailbox_events: dice.between(6, 64),
+                max_plain_chars: [usize::MAX, 1, 40][dice.below(3)],
+                snapshot_bytes: [1 << 20, 1 << 20, 4_000][dice.below(3)],
+            },
             clients,
             extractors: Arc::new(Extractors::parse(EXTRACTORS).unwrap()),
             steps: dice.between(200, 1_200),
@@ -109,7 +111,7 @@ impl World {
     }
 
     fn started(&self) -> Node {
-        Node::start(self.shards, self.mailbox_events, &self.log, &self.extractors, self.max_plain_chars, self.now_ms)
+        Node::start(self.size, &self.log, &self.extractors, self.now_ms)
     }
 
     pub(crate) fn run(mut self) -> Outcome {
@@ -124,6 +126,7 @@ impl World {
             deliveries: self.clients.iter().map(|client| client.deliveries).sum(),
             reconnects: self.reconnects,
             history_lost: self.clients.iter().map(|client| client.history_lost).sum(),
+            snapshots: self.clients.iter().map(|client| client.snapshots).sum(),
             digest: self.digest,
         }
     }
@@ -177,8 +180,9 @@ impl World {
 
     fn append(&mut self, partition: usize, key: usize, padding: usize) {
         let (id, sequence, padding) = (self.log[partition].len(), self.published[partition][key], "x".repeat(padding));
+        let seat = sequence % SEATS;
         self.log[partition].push(format!(
-            r#"{{"specversion":"1.0","type":"sold","source":"/","id":"{partition}-{id}","data":{{"key":"k{key}","partition":{partition},"sequence":{sequence},"x":"{padding}"}}}}"#
+            r#"{{"specversion":"1.0","type":"sold","source":"/","id":"{partition}-{id}","subject":"k{key}-{seat}","data":{{"key":"k{key}","partition":{partition},"sequence":{sequence},"x":"{padding}"}}}}"#
         ));
         self.published[partition][key] += 1;
         self.before[partition].push(self.published[partition].clone().into());
@@ -187,22 +191,26 @@ impl World {
     fn ingest(&mut self, node: usize) {
         let (partition, most) = (self.dice.below(self.log.len()), self.dice.between(1, 12));
         let refuse = self.dice.below(10) == 0;
+        let (cached, kept) = (self.dice.below(self.log.len()), self.dice.between(1, 12));
         if let Some(node) = &mut self.nodes[node] {
+            node.snapshots.follow(&self.log, cached, kept);
             node.ingest(&self.log, partition, most);
             node.checkpoint(&mut self.checkpoints, refuse, self.now_ms);
         }
     }
 
     fn take_mail(&mut self, node: usize) {
-        let (shard, most) = (self.dice.below(self.shards), self.dice.between(1, 16));
+        let (shard, most) = (self.dice.below(self.size.shards), self.dice.between(1, 16));
         if let Some(node) = &mut self.nodes[node] {
             node.take_mail(shard, most);
         }
     }
 
     fn catch_up(&mut self, node: usize) {
-        let shard = self.dice.below(self.shards);
+        let shard = self.dice.below(self.size.shards);
+        let give_up = self.dice.below(20) == 0;
         if let Some(node) = &mut self.nodes[node] {
+            node.snapshots.step(give_up);
             node.catch_up(shard, &self.log, &self.checkpoints);
         }
     }
@@ -252,13 +260,13 @@ impl World {
                 let client = &mut self.clients[number];
                 let shard = self.dice.below(node.shards());
                 let address = node.open(shard, &client.subscriptions(), client.cursor.as_deref(), self.now_ms);
-                client.seat = Some(Seat { node: place, shard, address });
+                client.seat = Some(Place { node: place, shard, address });
             }
             None => {}
         }
     }
 
-    fn pull(&mut self, number: usize, seat: Seat) {
+    fn pull(&mut self, number: usize, seat: Place) {
         let Some(node) = &mut self.nodes[seat.node] else { return };
         for _ in 0..self.clients[number].pace {
             if node.has_ended(seat.shard, seat.address) {
@@ -271,8 +279,9 @@ impl World {
                 next.map_or(u64::MAX, |next| before[next as usize][client.key])
             };
             let unread: Vec<u64> = self.before.iter().zip(node.next_to_read()).map(unread).collect();
+            let published: Vec<u64> = self.published.iter().map(|partition| partition[client.key]).collect();
             let digest = &mut self.digest;
-            client.take(&frame, &unread, |seen| {
+            client.take(&frame, &unread, &published, |seen| {
                 if let Seen::Event { partition, sequence } = seen {
                     for part in [number as u64, partition as u64, sequence] {
                         *digest = (*digest ^ part).wrapping_mul(0x0100_0000_01b3);
@@ -299,13 +308,16 @@ impl World {
             self.round(&mut rounds);
         }
         for number in 0..self.clients.len() {
+            let key = self.clients[number].key;
+            let published: Vec<u64> = self.published.iter().map(|partition| partition[key]).collect();
+            self.clients[number].check_snapshot_alone(&published);
             self.cut(number);
         }
         for node in self.nodes.iter_mut().flatten() {
             for partition in 0..self.log.len() {
                 node.ingest(&self.log, partition, usize::MAX);
             }
-            for shard in 0..self.shards {
+            for shard in 0..self.size.shards {
                 node.take_mail(shard, usize::MAX);
                 node.catch_up(shard, &self.log, &self.checkpoints);
                 node.take_mail(shard, usize::MAX);
@@ -330,12 +342,14 @@ impl World {
         for place in 0..self.nodes.len() {
             for partition in 0..self.log.len() {
                 if let Some(node) = &mut self.nodes[place] {
+                    node.snapshots.follow(&self.log, partition, 8);
                     node.ingest(&self.log, partition, 8);
                     node.checkpoint(&mut self.checkpoints, false, self.now_ms);
                 }
             }
-            for shard in 0..self.shards {
+            for shard in 0..self.size.shards {
                 if let Some(node) = &mut self.nodes[place] {
+                    node.snapshots.step(false);
                     node.take_mail(shard, 8);
                     node.catch_up(shard, &self.log, &self.checkpoints);
                 }
