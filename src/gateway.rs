@@ -237,6 +237,7 @@ impl Gateway {
             metrics: config.metrics.then(|| MetricSources {
                 ingress: Arc::clone(&metrics),
                 snapshots: snapshots.as_ref().map(|snapshots| Arc::clone(snapshots.metrics())),
+                positions: positions.as_ref().map(|positions| Arc::clone(positions.counts())),
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),

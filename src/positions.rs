@@ -7,7 +7,7 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -35,6 +35,19 @@ enum Question {
     Stop,
 }
 
+/// Counters of checkpoints.
+#[derive(Debug, Default)]
+pub struct PositionCounts {
+    /// Checkpoints that Kafka has acknowledged.
+    pub written: AtomicU64,
+    /// Checkpoints that could not be written.
+    pub refused: AtomicU64,
+    /// Checkpoints that were looked up.
+    pub found: AtomicU64,
+    /// Checkpoints that were looked for and are gone.
+    pub gone: AtomicU64,
+}
+
 /// Where ingress leaves what must be written, and shards what they look for.
 #[derive(Debug)]
 pub struct PositionLog {
@@ -42,6 +55,7 @@ pub struct PositionLog {
     drafts: Sender<Draft>,
     questions: Sender<Question>,
     written: Arc<SegQueue<Option<u64>>>,
+    counts: Arc<PositionCounts>,
 }
 
 /// The ends that the threads take.
@@ -57,7 +71,7 @@ impl PositionLog {
     pub fn new(max_plain_chars: usize) -> (Arc<Self>, Waiting) {
         let (drafts, waiting_drafts) = channel();
         let (questions, waiting_questions) = channel();
-        let positions = Self { max_plain_chars, drafts, questions, written: Arc::default() };
+        let positions = Self { max_plain_chars, drafts, questions, written: Arc::default(), counts: Arc::default() };
         (Arc::new(positions), Waiting { drafts: waiting_drafts, questions: waiting_questions })
     }
 
@@ -65,6 +79,12 @@ impl PositionLog {
     #[must_use]
     pub fn max_plain_chars(&self) -> usize {
         self.max_plain_chars
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<PositionCounts> {
+        &self.counts
     }
 
     /// Hands a record over to be written; never blocks. [`Self::written`] says what became of it.
@@ -77,7 +97,10 @@ impl PositionLog {
     /// What became of the next record: its offset once Kafka has acknowledged it, or nothing where it was refused.
     #[must_use]
     pub fn written(&self) -> Option<Option<u64>> {
-        self.written.pop()
+        let outcome = self.written.pop()?;
+        let count = if outcome.is_some() { &self.counts.written } else { &self.counts.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(outcome)
     }
 }
 
@@ -111,7 +134,7 @@ impl PositionThreads {
     ) -> io::Result<Self> {
         let stop = Arc::<AtomicBool>::default();
         let Waiting { drafts, questions } = waiting;
-        let reader = reader::Reader::new(settings, topic, finders, &stop)?;
+        let reader = reader::Reader::new(settings, topic, finders, &stop, positions.counts())?;
         let writer = writer::Writer::new(settings, topic, &positions.written, bell);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writes = thread("positions-write").spawn(move || writer.run(&drafts))?;

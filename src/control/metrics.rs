@@ -21,6 +21,7 @@ use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
 use crate::ingress::snapshot::metrics::SnapshotMetrics;
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
+use crate::positions::PositionCounts;
 use crate::proxy::Apis;
 use crate::replies::{ReplyMetrics, ReplyState, ReplyTopicMetrics};
 use crate::sessions::Blacklist;
@@ -33,6 +34,8 @@ pub struct MetricSources {
     pub ingress: Arc<IngressMetrics>,
     /// The caches that snapshots are of, where there are any.
     pub snapshots: Option<Arc<SnapshotMetrics>>,
+    /// Checkpoints, where there is Kafka.
+    pub positions: Option<Arc<PositionCounts>>,
     /// Each shard.
     pub shards: Vec<Arc<ShardMetrics>>,
     /// The producer and its topic, where there is Kafka.
@@ -66,6 +69,7 @@ impl MetricSources {
         let mut page = Page::default();
         self.write_ingress(&mut page);
         self.write_snapshots(&mut page);
+        self.write_checkpoints(&mut page);
         self.write_producer(&mut page);
         self.write_proxy(&mut page);
         self.write_blacklist(&mut page);
@@ -424,6 +428,7 @@ mod tests {
         let sources = MetricSources {
             ingress: Arc::new(IngressMetrics::new("kafka", &["rig".to_owned()])),
             snapshots: None,
+            positions: Some(Arc::default()),
             shards: vec![Arc::default(), Arc::default()],
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),

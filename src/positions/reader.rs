@@ -17,7 +17,7 @@ use tidegate_shards::clock;
 use tidegate_shards::cursor::{Checkpoint, Reference};
 use tidegate_shards::node::Finders;
 
-use super::{PARTITION, Question};
+use super::{PARTITION, PositionCounts, Question};
 use crate::config::KafkaSettings;
 use crate::ingress::kafka::consumer_config;
 use crate::ingress::native::{Batch, Consumer};
@@ -63,6 +63,7 @@ pub(super) struct Reader {
     topic: String,
     finders: Finders,
     stop: Arc<AtomicBool>,
+    counts: Arc<PositionCounts>,
     bell: Bell,
     known: VecDeque<Arc<Checkpoint>>,
     wanted: Vec<Wanted>,
@@ -75,12 +76,14 @@ impl Reader {
         topic: &str,
         finders: Finders,
         stop: &Arc<AtomicBool>,
+        counts: &Arc<PositionCounts>,
     ) -> io::Result<Self> {
         Ok(Self {
             settings: settings.clone(),
             topic: topic.to_owned(),
             finders,
             stop: Arc::clone(stop),
+            counts: Arc::clone(counts),
             bell: Bell::new()?,
             known: VecDeque::new(),
             wanted: Vec::new(),
@@ -144,6 +147,8 @@ impl Reader {
                 None
             }
         };
+        let count = if checkpoint.is_some() { &self.counts.found } else { &self.counts.gone };
+        count.fetch_add(1, Ordering::Relaxed);
         for shard in wanted.shards {
             self.tell(shard, &Found { reference, checkpoint: checkpoint.clone() });
         }

@@ -8,7 +8,7 @@ use crate::support::clients::{query, to_type};
 use crate::support::events::event;
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
-use crate::support::kafka::{Producer, Record, gateway_on, own_broker, shared_brokers, topic_name};
+use crate::support::kafka::{KAFKA_DEADLINE, Producer, Record, gateway_on, own_broker, shared_brokers, topic_name};
 use crate::support::sse::EventStream;
 
 /// Begins every cursor that refers to a checkpoint: its version, in base64.
@@ -16,16 +16,24 @@ const CHECKPOINTED: &str = "Ag";
 /// Makes every cursor refer to a checkpoint as soon as there is one.
 const ALWAYS: (&str, &str) = ("TEST_CURSOR_CHARS", "1");
 
-fn subscribed(gateway: &Gateway, last_event_id: Option<&str>) -> EventStream {
+fn connected(gateway: &Gateway, last_event_id: Option<&str>) -> EventStream {
     let path = format!("/_rig/v1/connection/sse?{}", query(&to_type("greeting")));
     let request = Request::get(&path);
     let request = match last_event_id {
         Some(id) => request.header("last-event-id", id),
         None => request,
     };
-    let mut stream = EventStream::with_request(gateway, &request);
+    EventStream::with_request(gateway, &request)
+}
+
+fn read_first_events(stream: &mut EventStream) {
     assert_eq!(stream.next_event().name, "rig.connection.create");
     assert_eq!(stream.next_event().name, "rig.subscriptions_set");
+}
+
+fn subscribed(gateway: &Gateway, last_event_id: Option<&str>) -> EventStream {
+    let mut stream = connected(gateway, last_event_id);
+    read_first_events(&mut stream);
     stream
 }
 
@@ -125,6 +133,34 @@ fn a_client_whose_checkpoint_is_deleted_is_told_and_gets_the_live_stream() {
     assert_eq!(lost["data"]["reason"], "cursor_expired", "{lost}");
     publish(&producer, &topic, 3, next + 3..next + 6);
     assert_eq!(numbers(&mut back, 3), (next + 3..next + 6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_checkpoint_that_is_looked_for_while_the_brokers_are_away_is_found_once_they_are_back() {
+    let Some(mut kafka) = own_broker("a checkpoint without brokers", None) else { return };
+    let (producer, topic) = (Producer::new(kafka.brokers()), topic_name("checkpoints"));
+    producer.create_topic(&topic, 3);
+    let [first, second] = [(); 2].map(|()| {
+        let gateway = gateway_on(kafka.brokers(), &topic, &[ALWAYS]);
+        producer.wait_until_read(&gateway, &topic, 3);
+        gateway
+    });
+    let mut stream = subscribed(&first, None);
+    let (cursor, next) = until_checkpointed(&mut stream, &producer, &topic, 3, 0);
+    assert!(first.metrics().sum_where("tidegate_checkpoints_total", &[("outcome", "written")]) >= 1.0);
+    publish(&producer, &topic, 3, next..next + 10);
+    assert_eq!(numbers(&mut stream, 10), (next..next + 10).collect::<Vec<_>>());
+    kafka.kill().expect("the broker can be killed");
+    let mut back = connected(&second, Some(&cursor));
+    back.set_read_timeout(KAFKA_DEADLINE);
+    let found = || second.metrics().sum_where("tidegate_checkpoint_lookups_total", &[("outcome", "found")]);
+    assert_eq!(found(), 0.0, "nobody can know where the client is");
+    kafka.restart().expect("the broker starts again");
+    read_first_events(&mut back);
+    assert_eq!(numbers(&mut back, 10), (next..next + 10).collect::<Vec<_>>());
+    assert_eq!(found(), 1.0);
+    publish(&producer, &topic, 3, next + 10..next + 13);
+    assert_eq!(numbers(&mut back, 3), (next + 10..next + 13).collect::<Vec<_>>());
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::sessions_api::blacklist;
 use crate::support::clients::{Client, TRANSPORTS, Transport, query};
 use crate::support::events::{event, publish};
 use crate::support::gateway::Gateway;
-use crate::support::sse::EventStream;
+use crate::support::jwt::{self, of_session};
+use crate::support::sse::{EventStream, Item};
+use crate::support::wait_for;
 
 const KEPT: &[(&str, &str)] = &[("SNAPSHOT_TOPICS", "*"), ("LONG_POLLING_WAIT_MS", "200")];
 
@@ -107,4 +110,34 @@ fn keys_that_had_to_go_and_snapshots_that_are_off_are_told() {
 fn a_topic_that_is_no_source_is_refused_at_the_start() {
     let refusal = Gateway::refused(&[("SNAPSHOT_TOPICS", "seats")]);
     assert!(refusal.text.contains("\"seats\" is not among KAFKA_SOURCE_TOPICS"), "{}", refusal.text);
+}
+
+#[test]
+fn a_session_that_is_blacklisted_while_its_snapshot_is_under_way_ends_and_the_others_go_on() {
+    const SEATS: usize = 1_000;
+    let gateway = Gateway::with(&[KEPT, &[jwt::SETTING, ("MAX_QUEUE_BYTES", "1048576")]].concat());
+    let text = "x".repeat(8_000);
+    for seat in 0..SEATS {
+        let mut event = event("sold", &seat.to_string(), &json!(text));
+        event["subject"] = json!(seat.to_string());
+        publish(&gateway, &event);
+    }
+    let [mut thief, mut owner] = ["thief", "owner"].map(|session| {
+        EventStream::open(&gateway, &format!("jwt={}&{}", of_session(session), query(&subscriptions())))
+    });
+    gateway.wait_for_metric("tidegate_snapshots_waiting", 2.0);
+    blacklist(&gateway, "thief", 600);
+    let mut last = String::new();
+    while let Some(item) = thief.next_item() {
+        let Item::Event(event) = item else { continue };
+        assert_ne!(event.name, "tidegate.snapshot", "it was cut short");
+        last = event.name;
+    }
+    assert_eq!(last, "rig.session_killed");
+    let mut seats = 0;
+    while owner.next_event().name != "tidegate.snapshot" {
+        seats += 1;
+    }
+    assert_eq!(seats, SEATS + 2, "all of it, after the two first events");
+    wait_for("nobody to wait", || (gateway.metrics().sum("tidegate_snapshots_waiting") == 0.0).then_some(()));
 }

@@ -4,30 +4,35 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::clients::{Client, TRANSPORTS, Transport};
+use crate::support::clients::{Client, TRANSPORTS, Transport, query};
 use crate::support::events::event;
 use crate::support::gateway::Gateway;
-use crate::support::kafka::{Producer, Record, gateway_on, shared_brokers, topic_name};
+use crate::support::kafka::{KAFKA_DEADLINE, Producer, Record, gateway_on, own_broker, shared_brokers, topic_name};
+use crate::support::sse::EventStream;
 
 const PARTITIONS: usize = 3;
 
 struct Stage {
-    brokers: &'static str,
+    brokers: String,
     producer: Producer,
     topic: String,
 }
 
 impl Stage {
     fn new(test: &str) -> Option<Self> {
-        let brokers = shared_brokers(test)?;
-        let stage = Self { brokers, producer: Producer::new(brokers), topic: topic_name("snapshot") };
+        Some(Self::on(shared_brokers(test)?))
+    }
+
+    fn on(brokers: &str) -> Self {
+        let stage =
+            Self { brokers: brokers.to_owned(), producer: Producer::new(brokers), topic: topic_name("snapshot") };
         stage.producer.create_topic(&stage.topic, PARTITIONS);
-        Some(stage)
+        stage
     }
 
     fn gateway(&self, settings: &[(&str, &str)]) -> Gateway {
         let kept = [("SNAPSHOT_TOPICS", self.topic.as_str())];
-        gateway_on(self.brokers, &self.topic, &[&kept, settings].concat())
+        gateway_on(&self.brokers, &self.topic, &[&kept, settings].concat())
     }
 
     /// Events of one key each; the id is the key and a number.
@@ -52,9 +57,13 @@ fn subscriptions() -> Value {
 
 /// Ids of published events up to `tidegate.snapshot`, and its data.
 fn snapshot(client: &mut Client<'_>) -> (BTreeSet<String>, Value) {
+    snapshot_of(|| client.next())
+}
+
+fn snapshot_of(mut next: impl FnMut() -> Value) -> (BTreeSet<String>, Value) {
     let mut ids = BTreeSet::new();
     loop {
-        let next = client.next();
+        let next = next();
         match next["type"].as_str().expect("a type is text") {
             "tidegate.snapshot" => return (ids, next["data"].clone()),
             name if name.starts_with("rig.") => {}
@@ -116,4 +125,35 @@ fn events_that_come_during_a_snapshot_larger_than_the_queue_are_seen_once_and_af
     }
     assert_eq!(told, Some(json!(true)));
     assert!(last.iter().all(|number| *number > 0), "every key has come");
+}
+
+#[test]
+fn brokers_that_vanish_cut_no_snapshot_short_and_a_node_that_starts_meanwhile_gives_it_once_they_are_back() {
+    let Some(mut kafka) = own_broker("snapshots without brokers", None) else { return };
+    let stage = Stage::on(kafka.brokers());
+    stage.publish("seat", 0..2_000, 1, &"x".repeat(2_000));
+    let small_queues = [("MAX_QUEUE_BYTES", "1048576")];
+    let gateway = stage.gateway(&small_queues);
+    stage.producer.wait_until_read(&gateway, &stage.topic, PARTITIONS);
+    gateway.wait_for_metric("tidegate_snapshot_keys", 2_000.0);
+    let mut early = Client::subscribe(&gateway, Transport::Sse, &subscriptions());
+    kafka.kill().expect("the broker can be killed");
+    let mut late = Client::subscribe(&gateway, Transport::WebSocket, &subscriptions());
+    let expected = (newest(0..2_000, 1), json!({"complete": true, "events": 2_000}));
+    assert_eq!(snapshot(&mut early), expected, "it was under way");
+    assert_eq!(snapshot(&mut late), expected, "the node has it all");
+
+    let young = stage.gateway(&small_queues);
+    let mut waiting = EventStream::open(&young, &query(&subscriptions()));
+    waiting.set_read_timeout(KAFKA_DEADLINE);
+    kafka.restart().expect("the broker starts again");
+    let next = || serde_json::from_str(&waiting.next_event().data).expect("an event is JSON");
+    assert_eq!(snapshot_of(next), expected, "the node reads the topic from its beginning");
+    stage.publish("seat", 7..8, 2, "x");
+    for client in [&mut early, &mut late] {
+        client.set_read_timeout(KAFKA_DEADLINE);
+        assert_eq!(client.next_published_id(), "7-2");
+    }
+    let news: Value = serde_json::from_str(&waiting.next_event().data).expect("an event is JSON");
+    assert_eq!(news["id"], "7-2");
 }
