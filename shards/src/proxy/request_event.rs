@@ -35,8 +35,8 @@ pub const DEADLINE: &str = "rig-deadline";
 /// Header of a request: the id of the endpoint it came through, by which a `ReactiveServer` finds the service.
 pub const SERVICE: &str = "rig-service";
 
-/// Port of a request whose `host` names none.
-const HTTP_PORT: u16 = 80;
+/// Scheme of a request, and its port where `host` names none; over TLS the second.
+const SCHEMES: [(&str, u16); 2] = [("http", 80), ("https", 443)];
 
 /// Why a request becomes no event. The texts go to the client, after RIG's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,8 @@ pub struct Request<'a> {
     pub captures: &'a [&'a str],
     /// The client's address.
     pub peer: Option<IpAddr>,
+    /// It came over TLS.
+    pub secure: bool,
 }
 
 /// Who waits for the answer to a request.
@@ -261,16 +263,17 @@ struct Rig<'a> {
 impl<'a> Rig<'a> {
     fn new(request: &Request<'a>, correlation: &'a str, traceparent: &str) -> Self {
         let authority = authority(request);
+        let (scheme, usual_port) = SCHEMES[usize::from(request.secure)];
         Self {
             correlation,
             headers: listed(request, authority.as_ref(), traceparent),
             host: authority.as_ref().map(|authority| authority.host().to_owned()).unwrap_or_default(),
             method: request.method.as_str(),
             path: request.path,
-            port: authority.as_ref().and_then(Authority::port_u16).unwrap_or(HTTP_PORT),
+            port: authority.as_ref().and_then(Authority::port_u16).unwrap_or(usual_port),
             query: request.query.unwrap_or_default(),
             remoteip: request.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-            scheme: "http",
+            scheme,
         }
     }
 }

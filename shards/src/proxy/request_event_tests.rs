@@ -23,6 +23,15 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn make(target: &KafkaTarget, pairs: &[(&str, &str)], body: &[u8]) -> Result<RequestMessage, NotAnEvent> {
+    make_over(false, target, pairs, body)
+}
+
+fn make_over(
+    secure: bool,
+    target: &KafkaTarget,
+    pairs: &[(&str, &str)],
+    body: &[u8],
+) -> Result<RequestMessage, NotAnEvent> {
     let headers = headers(pairs);
     let request = Request {
         method: &Method::POST,
@@ -33,6 +42,7 @@ fn make(target: &KafkaTarget, pairs: &[(&str, &str)], body: &[u8]) -> Result<Req
         query: Some("x=1&y"),
         captures: &["a%20b", "second"],
         peer: Some([10, 0, 0, 1].into()),
+        secure,
     };
     message(target, &request, "the-id", None, body)
 }
@@ -69,6 +79,18 @@ fn the_request_stands_in_the_event_beside_what_the_client_wrote() {
         ["x-own", "1"]
     ]);
     assert_eq!(rig["headers"], expected);
+}
+
+#[test]
+fn scheme_and_port_are_those_that_the_client_called() {
+    let told = |secure, host| {
+        let message = make_over(secure, &target(), &[("host", host)], EVENT.as_bytes()).unwrap();
+        let rig = value(&message)["rig"].clone();
+        (rig["scheme"].as_str().unwrap().to_owned(), rig["port"].as_u64().unwrap())
+    };
+    assert_eq!(told(false, "shop.example"), ("http".to_owned(), 80));
+    assert_eq!(told(true, "shop.example"), ("https".to_owned(), 443));
+    assert_eq!(told(true, "shop.example:8443"), ("https".to_owned(), 8443));
 }
 
 #[test]
@@ -148,6 +170,7 @@ fn a_service_is_told_where_and_until_when_an_answer_is_awaited() {
         query: None,
         captures: &[],
         peer: None,
+        secure: false,
     };
     let address = ReplyAddress { topic: "replies".into(), partition: 3 };
     let expected = Expected { endpoint: "buy", deadline_unix_ms: 1_700_000_000_000, reply_to: Some(&address) };

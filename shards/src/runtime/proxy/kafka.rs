@@ -102,6 +102,7 @@ impl Produced<'_> {
             query: call.query,
             captures: call.captures,
             peer: call.client,
+            secure: call.secure,
         };
         let message = request_event::message(target, &request, &correlation, expected, body)?;
         Ok(Exchange { sink: Arc::clone(sink), message, waiting })
