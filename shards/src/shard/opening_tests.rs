@@ -2,6 +2,25 @@
 
 use super::replay_tests::{Client, Node};
 
+/// A client that has seen an event of each of two partitions, on another node that has found the first of them only.
+fn moved_to_a_node_that_knows_one_partition_of_two() -> (Node, Client) {
+    let mut node = Node::new(1 << 20, false);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    (0..2).for_each(|partition| node.publish(partition, "a"));
+    node.settle();
+    client.read(&node.log);
+    client.disconnect(&mut node);
+    let mut other = Node::unopened();
+    other.log = std::mem::take(&mut node.log);
+    other.publisher.positions().start(0, 0, 0, 1);
+    other.publisher.positions().opened();
+    client.connect(&mut other);
+    other.settle();
+    (other, client)
+}
+
 #[test]
 fn a_client_that_comes_to_a_node_which_knows_no_partition_yet_waits_and_misses_nothing() {
     let mut node = Node::new(1 << 20, true);
@@ -28,20 +47,7 @@ fn a_client_that_comes_to_a_node_which_knows_no_partition_yet_waits_and_misses_n
 
 #[test]
 fn a_client_that_has_seen_a_partition_which_the_node_has_not_found_waits_until_it_has() {
-    let mut node = Node::new(1 << 20, false);
-    let mut client = Client::new();
-    client.connect(&mut node);
-    node.settle();
-    (0..2).for_each(|partition| node.publish(partition, "a"));
-    node.settle();
-    client.read(&node.log);
-    client.disconnect(&mut node);
-    let (log, mut other) = (std::mem::take(&mut node.log), Node::unopened());
-    other.log = log;
-    other.publisher.positions().start(0, 0, 0, 1);
-    other.publisher.positions().opened();
-    client.connect(&mut other);
-    other.settle();
+    let (mut other, mut client) = moved_to_a_node_that_knows_one_partition_of_two();
     // The partition has appeared since, and is read from its beginning.
     other.publisher.positions().start(1, 0, 1, 0);
     other.publish_again(1, 0);
@@ -55,20 +61,7 @@ fn a_client_that_has_seen_a_partition_which_the_node_has_not_found_waits_until_i
 
 #[test]
 fn a_client_that_has_seen_a_partition_which_the_node_never_finds_is_told() {
-    let mut node = Node::new(1 << 20, false);
-    let mut client = Client::new();
-    client.connect(&mut node);
-    node.settle();
-    (0..2).for_each(|partition| node.publish(partition, "a"));
-    node.settle();
-    client.read(&node.log);
-    client.disconnect(&mut node);
-    let mut other = Node::unopened();
-    other.log = std::mem::take(&mut node.log);
-    other.publisher.positions().start(0, 0, 0, 1);
-    other.publisher.positions().opened();
-    client.connect(&mut other);
-    other.settle();
+    let (mut other, mut client) = moved_to_a_node_that_knows_one_partition_of_two();
     client.read(&other.log);
     assert_eq!(client.losses, 0, "it waits");
     other.shard.tick(10_000);
