@@ -71,6 +71,7 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("MAX_HTTP2_RESETS", "0"),
         ("MAX_QUEUED_BYTES_PER_SHARD", "1048576"),
         ("MIN_BODY_BYTES_PER_SECOND", "slow"),
+        ("HOST", "a-label-of-more-than-sixty-three-characters-is-in-no-name-that-can-be-resolved"),
         ("SHARDS", "0"),
         ("CPUS", "7-0"),
         ("SPIN", "-1"),

@@ -1,9 +1,12 @@
 //! CORS: contract, section 1, and the preflights of rig-observed.
 
+use serde_json::json;
+
 use crate::support::clients::{Client, Transport, put_request, to_type};
 use crate::support::events::structured;
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, Response};
+use crate::support::service::{definitions_to, endpoint, with};
 
 fn preflight(gateway: &Gateway, target: &str, method: &str) -> Response {
     let request = Request::new("OPTIONS", target)
@@ -75,4 +78,28 @@ fn the_configured_origin_is_on_every_answer_of_tidegates_own() {
     }
     let stream = crate::support::sse::EventStream::open(&gateway, "");
     assert_eq!(stream.head.header("access-control-allow-origin"), Some(origin));
+}
+
+#[test]
+fn the_configured_origin_is_on_the_proxys_own_answers_too() {
+    let origin = "https://shop.example";
+    let config = definitions_to(
+        1,
+        &[
+            json!({ "id": "dead", "method": "GET", "path_regex": "/dead" }),
+            endpoint("kafka", "/kafka", "requests"),
+            with(endpoint("preflight", "/kafka", "requests"), "method", "OPTIONS"),
+        ],
+    );
+    let gateway = Gateway::with(&[("CORS", origin), ("PROXY_CONFIG_FILE", &config)]);
+    for (what, request, status) in [
+        ("no endpoint", Request::get("/nowhere"), 404),
+        ("no backend", Request::get("/dead"), 502),
+        ("no Kafka", Request::new("POST", "/kafka").body("{}"), 503),
+        ("preflight", Request::new("OPTIONS", "/kafka"), 204),
+    ] {
+        let response = gateway.call(request);
+        assert_eq!(response.status, status, "{what}");
+        assert_eq!(response.header("access-control-allow-origin"), Some(origin), "{what}");
+    }
 }

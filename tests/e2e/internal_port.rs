@@ -83,6 +83,20 @@ fn messages_that_are_not_cloud_events_get_400() {
     assert_eq!(gateway.call_internal(messages(b"\xff\xfe")).status, 400);
     let none = Request::new("POST", "/v3/messages").body("{}");
     assert!(matches!(gateway.call_internal(none).status, 400 | 415), "no content type");
+    for content_type in ["", "nonsense", "a/b/c", "application/json, text/plain"] {
+        let request = Request::new("POST", "/v3/messages").header("content-type", content_type).body("{}");
+        assert!(matches!(gateway.call_internal(request).status, 400 | 415), "{content_type:?}");
+    }
+    for body in ["", "{", "nonsense", "{}{}"] {
+        let binary = Request::new("POST", "/v3/messages")
+            .header("content-type", "application/json")
+            .header("ce-specversion", "0.2")
+            .header("ce-type", "a")
+            .header("ce-source", "/t")
+            .header("ce-id", "1")
+            .body(body);
+        assert_eq!(gateway.call_internal(binary).status, 400, "binary mode: {body:?}");
+    }
 }
 
 #[test]

@@ -356,3 +356,35 @@ fn a_subscription_that_comes_and_goes_while_events_flow_sees_a_whole_run() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn events_that_cut_streams_or_silence_their_type_in_rig_do_neither() {
+    let Some(brokers) = shared_brokers("events that break RIG") else { return };
+    let (producer, topic) = (Producer::new(brokers), topic_name("breaking"));
+    producer.create_topic(&topic, 1);
+    let extractors = r#"{"order":{"f":{"stable_field_index":1,"event":{"json_pointer":"/data/f"}}}}"#;
+    let gateway = gateway_on(brokers, &topic, &[("EXTRACTORS", extractors)]);
+    producer.wait_until_read(&gateway, &topic, 1);
+    let all = json!([{ "eventType": "order" }, { "eventType": "two\nlines" }]);
+    let mut unconstrained = TRANSPORTS.map(|transport| Client::subscribe(&gateway, transport, &all));
+    let wanted = json!([{ "eventType": "order", "oneOf": [{ "f": "wanted" }] }]);
+    let mut constrained = Client::subscribe(&gateway, Transport::Sse, &wanted);
+    let subscriptions = gateway.metrics().sum("rig_subscriptions_total");
+    for record in [
+        Record::structured(&event("two\nlines", "1", &json!(null))),
+        Record::binary("two\nlines", "2", "application/json", "{}"),
+        Record::binary("order", "not UTF-8", "text/plain", b"\xff\xfe"),
+        Record::structured(&event("order", "3", &json!("text"))),
+        Record::binary("order", "4", "text/plain", "text"),
+        Record::structured(&event("order", "5", &json!({ "f": "wanted" }))),
+    ] {
+        producer.queue(&topic, &record);
+    }
+    producer.flush();
+    for client in &mut unconstrained {
+        client.set_read_timeout(KAFKA_DEADLINE);
+        client.expect_ids(&["1", "2", "3", "4", "5"]);
+    }
+    constrained.expect_ids(&["5"]);
+    assert_eq!(gateway.metrics().sum("rig_subscriptions_total"), subscriptions);
+}

@@ -217,6 +217,18 @@ fn an_answer_over_http_may_carry_its_id_in_a_structured_event() {
 }
 
 #[test]
+fn the_v2_call_takes_the_id_in_a_header_too_and_the_v3_call_there_alone() {
+    let Some(scene) = Scene::new("ids in headers", &[]) else { return };
+    let (call, request) = scene.ask();
+    let event = json!({ "specversion": "0.2", "rig": { "correlation": request.correlation() } }).to_string();
+    let refused = scene.gateway.call_internal(Request::new("POST", "/v3/responses").body(&event));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    let posted = Request::new("POST", "/v2/responses").header("rig-correlation", request.correlation());
+    assert_eq!(scene.gateway.call_internal(posted.body("by header")).status, 202);
+    assert_eq!(call.join().expect("no panic").text(), "by header");
+}
+
+#[test]
 fn bad_answers_over_http_are_400_and_the_call_goes_on_waiting() {
     let Some(mut scene) = Scene::new("bad answers", &[]) else { return };
     let (call, request) = scene.ask();

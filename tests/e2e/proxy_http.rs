@@ -201,6 +201,53 @@ fn no_path_reaches_another_host() {
 }
 
 #[test]
+fn a_path_is_rewritten_with_its_groups_before_it_goes_to_the_backend() {
+    let (backend, notes) = Backend::noting();
+    let mut api = api("shop", "http://127.0.0.1", backend.port());
+    api["version_data"]["default"]["endpoints"] = json!([
+        {"id": "seat", "method": "GET", "path_regex": "/halls/(\\d+)/(.*)", "path_replacement": "/v1/\\2/of/\\1"},
+        {"id": "find", "method": "GET", "path_regex": "/find/(\\w+)", "path_replacement": "/search?what=\\1"},
+    ]);
+    let gateway = gateway(&json!([api]), &[]);
+    for (target, expected) in [
+        ("/HALLS/7/seats%2Fleft?a=%31&b", "/v1/seats%2Fleft/of/7?a=%31&b"),
+        ("/find/jazz", "/search?what=jazz"),
+        ("/find/jazz?page=2", "/search?what=jazz&page=2"),
+    ] {
+        assert_eq!(gateway.call(Request::get(target)).status, 200, "{target}");
+        assert_eq!(notes.next().target, expected);
+    }
+}
+
+#[test]
+fn what_was_matched_is_what_the_backend_gets_and_dots_lead_nowhere_else() {
+    let (backend, notes) = Backend::noting();
+    let gateway = backend.gateway(&[]);
+    for (target, expected) in [
+        ("/to/a/../b//c/%2e%2e/%64?x=/../y", "/to/b/d?x=/../y"),
+        ("/../..//to/./x", "/to/x"),
+        ("/elsewhere/../to/%61%20b/", "/to/a%20b/"),
+    ] {
+        assert_eq!(gateway.call(Request::get(target)).status, 200, "{target}");
+        assert_eq!(notes.next().target, expected);
+    }
+    for target in ["/to/../etc/passwd", "/to/%2e%2e/admin", "/to/..%2fadmin", "/to/..%5cadmin", "/to/..;/admin"] {
+        assert_eq!(gateway.call(Request::get(target)).status, 404, "{target}");
+    }
+    assert!(notes.try_next().is_none(), "none of them reached the backend");
+}
+
+#[test]
+fn a_query_that_is_not_utf_8_goes_to_the_backend_as_it_was_sent() {
+    let (backend, notes) = Backend::noting();
+    let gateway = backend.gateway(&[]);
+    for target in ["/to/x?a=%FF&b=%C3", "/to/x?%zz=%", "/to/x?"] {
+        assert_eq!(gateway.call(Request::get(target)).status, 200, "{target}");
+        assert_eq!(notes.next().target, target);
+    }
+}
+
+#[test]
 fn cookies_that_http_2_sends_apart_arrive_in_one_field() {
     let (backend, notes) = Backend::noting();
     let gateway = backend.gateway(&[]);

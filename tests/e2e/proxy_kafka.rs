@@ -8,7 +8,7 @@ use crate::support::http::{Request, Response};
 use crate::support::kafka::{Producer, gateway_on, own_broker, shared_brokers, topic_name};
 use crate::support::service::{Requests, definitions, endpoint, with};
 
-/// A gateway with a plain, a rewriting, a wrapping and a keyed endpoint on a new topic of three partitions.
+/// A gateway with a plain, a rewriting, a wrapping, a keyed and further endpoints on a new topic of three partitions.
 struct Scene {
     gateway: Gateway,
     requests: Requests,
@@ -30,6 +30,8 @@ impl Scene {
             with(endpoint("wrapping", "/wrap", &topic), "wrap", wrap),
             with(endpoint("keyed", "/seats/([^/]+)/([^/]+)", &topic), "key", r"\1-${x-tenant}"),
             with(endpoint("preflight", "/orders", &topic), "method", "OPTIONS"),
+            with(endpoint("at-once", "/at-once", &topic), "response_from", "http"),
+            with(endpoint("schema", "/schema", &topic), "schema", "order-v1"),
         ]);
         let gateway = gateway_on(brokers, &topic_name("events"), &[("PROXY_CONFIG_FILE", &config)]);
         Some(Self { gateway, requests: Requests::of(brokers, &topic, PARTITIONS), topic })
@@ -99,6 +101,42 @@ fn the_message_tells_everything_of_the_request() {
     assert_eq!(message.value["traceparent"].as_str().expect("a text")[..36], parent[..36]);
     assert_eq!(message.value["tracestate"], "vendor=1");
     assert_eq!(message.key.as_deref(), Some(&b"seat-7"[..]));
+}
+
+#[test]
+fn response_from_http_means_202_at_once_and_events_of_version_0_1_count_too() {
+    let Some(scene) = Scene::new("kafka target") else { return };
+    scene.accepted("/at-once", r#"{"cloudEventsVersion":"0.1","eventType":"order","eventID":"1","source":"/"}"#);
+    let message = scene.requests.next();
+    assert_eq!(message.value["eventType"], "order");
+    assert!(message.headers.is_empty(), "no answer is expected: {:?}", message.headers);
+}
+
+#[test]
+fn the_query_is_told_as_it_was_sent_even_if_it_is_not_utf_8() {
+    let Some(scene) = Scene::new("kafka target") else { return };
+    for (target, query) in [("/orders", ""), ("/orders?", ""), ("/orders?a=%FF&%zz=%", "a=%FF&%zz=%")] {
+        scene.accepted(target, &order().to_string());
+        assert_eq!(scene.requests.next().value["rig"]["query"], query, "{target}");
+    }
+}
+
+#[test]
+fn without_avro_what_would_not_fit_a_schema_is_sent_as_json_and_harms_nobody() {
+    let Some(mut scene) = Scene::new("kafka target") else { return };
+    for (name, value) in [
+        ("data", json!("no seat")),
+        ("data", json!([])),
+        ("time", json!(5)),
+        ("subject", json!(null)),
+        ("extension", json!({ "a": [1] })),
+    ] {
+        let mut event = order();
+        event[name] = value.clone();
+        scene.accepted("/schema", &event.to_string());
+        assert_eq!(scene.requests.next().value[name], value, "{name}");
+    }
+    scene.gateway.assert_alive();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
 
+use crate::sessions_api::blacklist;
 use crate::support::backend::{Backend, api, gateway, ok};
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
@@ -86,6 +87,50 @@ fn a_secured_endpoint_lets_valid_tokens_through_where_its_definition_says() {
     assert_eq!((refused.status, refused.text()), (401, "Authentication failed."));
     assert_eq!(gateway.metrics().sum_where("tidegate_tokens_refused_total", &[("reason", "expired")]), 1.0);
     assert!(gateway.metrics().sum("tidegate_tokens_cached_total") >= 1.0);
+}
+
+#[test]
+fn a_bearer_token_is_accepted_without_auth_and_refused_once_its_session_is_blacklisted() {
+    let backend = Backend::answering(|_| ok("ok"));
+    let mut definition = secured(&json!({}), backend.port());
+    definition.as_object_mut().expect("an object").remove("auth");
+    let gateway = gateway(&json!([definition]), &[jwt::SETTING]);
+    let status = |session: &str| {
+        let bearer = format!("Bearer {}", jwt::of_session(session));
+        gateway.call(Request::get("/to/x").header("authorization", bearer)).status
+    };
+    assert_eq!((status("thief"), status("owner")), (200, 200));
+    assert_eq!(gateway.call(Request::get("/to/x")).status, 401);
+    blacklist(&gateway, "thief", 600);
+    assert_eq!((status("thief"), status("owner")), (401, 200));
+}
+
+#[test]
+fn a_query_that_is_not_utf_8_is_no_token_and_hides_none() {
+    let backend = Backend::answering(|_| ok("ok"));
+    let auth = json!({ "use_query": true, "query_name": "token" });
+    let gateway = gateway(&json!([secured(&auth, backend.port())]), &[jwt::SETTING]);
+    let token = jwt::of_session("me");
+    for (query, expected) in [
+        ("token=%FF".to_owned(), 401),
+        ("%FF=%zz&token=".to_owned(), 401),
+        (format!("%FF=%zz&x=%FF&token={token}"), 200),
+    ] {
+        assert_eq!(gateway.call(Request::get(&format!("/to/x?{query}"))).status, expected, "{query}");
+    }
+}
+
+#[test]
+fn the_request_log_tells_of_calls_that_were_let_in_alone() {
+    let backend = Backend::answering(|_| ok("ok"));
+    let definitions = json!([secured(&json!({}), backend.port())]);
+    let gateway = gateway(&definitions, &[jwt::SETTING, ("REQUEST_LOG", "console")]);
+    assert_eq!(gateway.call(Request::new("POST", "/to/x")).status, 401);
+    assert_eq!(gateway.call(Request::get("/nowhere")).status, 404);
+    let bearer = format!("Bearer {}", jwt::of_session("me"));
+    assert_eq!(gateway.call(Request::get("/to/x").header("authorization", bearer)).status, 200);
+    gateway.wait_for_log(&format!("CALL: [to-GET] GET /to/.* => http://127.0.0.1:{}", backend.port()));
+    assert_eq!(gateway.log().matches("CALL: ").count(), 1, "{}", gateway.log());
 }
 
 #[test]

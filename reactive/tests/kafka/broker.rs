@@ -52,3 +52,53 @@ fn a_broker_killed_with_thousands_of_calls_in_flight_leaves_none_hanging_and_ans
         assert_eq!(server.shutdown(SOON).await, 0);
     });
 }
+
+#[test]
+fn without_a_broker_a_call_and_a_message_end_as_disconnected_when_their_time_is_over() {
+    let Some(mut stage) = Stage::set_alone("a broker that is away") else { return };
+    on_tokio(async {
+        let server = stage.server(Service::sync("echo", |request: Request<String>| request.payload)).await;
+        assert_eq!(server.shutdown(SOON).await, 0);
+        let client = stage.client().await;
+        let to = stage.to("echo");
+        client.send(&to, "before", Headers::new(), SOON).await.unwrap();
+        stage.kafka().kill().unwrap();
+        let timeout = Duration::from_secs(1);
+        let outcome = client.request::<String>(&to, "x", Headers::new(), timeout).await;
+        assert!(matches!(outcome, Err(Failure::Disconnected(_))), "{outcome:?}");
+        let outcome = client.send(&to, "x", Headers::new(), timeout).await;
+        assert!(matches!(outcome, Err(Failure::Disconnected(_))), "{outcome:?}");
+        assert_eq!(client.pending(), 0);
+        client.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn a_request_is_not_done_before_kafka_has_acknowledged_its_answer() {
+    let Some(mut stage) = Stage::set_alone("answers without a broker") else { return };
+    on_tokio(async {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let service = Service::sync("slow", move |_: Request<()>| held.lock().unwrap().recv().unwrap_or_default());
+        let server = stage.server(service).await;
+        let client = stage.client().await;
+        let call = {
+            let (client, to) = (client.clone(), stage.to("slow"));
+            tokio::spawn(async move { client.request::<()>(&to, (), Headers::new(), SOON).await })
+        };
+        eventually("it is in the works", || server.statistics().held == 1);
+        stage.kafka().kill().unwrap();
+        drop(release);
+        eventually("its handler is done", || server.statistics().serving.count() == 1);
+        let statistics = server.statistics();
+        assert_eq!((statistics.held, statistics.answered), (1, 0), "the answer is on its way");
+        stage.kafka().restart().unwrap();
+        eventually("the answer is acknowledged", || server.statistics().answered >= 1 && server.statistics().held == 0);
+        let outcome = call.await.unwrap();
+        assert!(matches!(outcome, Ok(_) | Err(Failure::TimedOut)), "{outcome:?}");
+        // The group finds together again first, and may ask anew.
+        eventually("it is committed", || stage.committed(&stage.server_settings().group) == 1);
+        client.shutdown(SOON).await;
+        assert_eq!(server.shutdown(SOON).await, 0);
+    });
+}

@@ -115,13 +115,18 @@ impl Stage {
         (0..left).map(|_| Seen::of(&consumer.poll(SOON).expect("a message").unwrap())).collect()
     }
 
-    /// Sum of the offsets that a group has committed.
+    /// Sum of the offsets that a group has committed on the topic of requests.
     pub(crate) fn committed(&self, group: &str) -> i64 {
+        self.committed_on(&self.requests, group)
+    }
+
+    /// Sum of the offsets that a group has committed on a topic.
+    pub(crate) fn committed_on(&self, topic: &str, group: &str) -> i64 {
         let consumer = self.consumer(group);
-        let metadata = consumer.fetch_metadata(Some(&self.requests), SOON).unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), SOON).unwrap();
         let mut list = TopicPartitionList::new();
         for partition in metadata.topics()[0].partitions() {
-            list.add_partition(&self.requests, partition.id());
+            list.add_partition(topic, partition.id());
         }
         let committed = consumer.committed_offsets(list, SOON).unwrap();
         committed.elements().iter().filter_map(|one| one.offset().to_raw()).filter(|offset| *offset > 0).sum()

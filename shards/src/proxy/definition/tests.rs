@@ -44,6 +44,18 @@ fn the_errors_have_rigs_shape_and_texts() {
 }
 
 #[test]
+fn a_definition_without_anything_is_told_all_that_it_lacks_its_id_first() {
+    let (text, length, present) = ("must be string", "must have a length of at least 1", "must be present");
+    assert_eq!(
+        errors(&json!({})),
+        json!({ "api": [
+            { "id": text }, { "id": length }, { "name": text }, { "name": length }, { "proxy": present },
+            { "version_data": present },
+        ] })
+    );
+}
+
+#[test]
 fn every_error_is_listed_at_its_place() {
     let definition = json!({
         "id": "v", "name": 5, "auth_type": "none", "auth": { "use_header": true, "use_query": true, "query_name": "" },
@@ -130,7 +142,18 @@ fn what_an_endpoint_gets_wrong_is_named() {
         (json!({ "target": "KAFKA" }), "target", r#"must be one of ["http", "kafka", "kinesis", "nats"]"#.to_owned()),
         (json!({ "target": "kinesis", "topic": "t" }), "target", format!("kinesis {later}")),
         (json!({ "target": "nats", "topic": "t" }), "target", format!("nats {later}")),
+        (json!({ "target": "kinesis" }), "topic", "must be present".to_owned()),
+        (json!({ "target": "nats" }), "topic", "must be present".to_owned()),
+        (json!({ "target": "kafka", "topic": "" }), "topic", "must be present".to_owned()),
+        (json!({ "target": "kafka", "topic": 5 }), "topic", "must be string".to_owned()),
         (json!({ "response_from": "nats" }), "response_from", format!("nats {later}")),
+        (
+            json!({ "response_from": "KAFKA" }),
+            "response_from",
+            r#"must be one of ["http", "kafka", "http_async", "kinesis", "nats"]"#.to_owned(),
+        ),
+        (json!({ "method": "" }), "method", "must have a length of at least 1".to_owned()),
+        (json!({ "schema": "" }), "schema", "must have a length of at least 1".to_owned()),
         (json!({ "schema": "s" }), "target", "must be present".to_owned()),
         (json!({ "path_regex": "" }), "path_regex", "must have a length of at least 1".to_owned()),
         (json!({ "path_replacement": 1 }), "path_replacement", "must be string".to_owned()),
