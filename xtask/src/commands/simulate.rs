@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let mut command = cargo(&["test", "--release", "--locked", "--package", "tidegate-shards", "--test", "simulation"]);
+    // The whole workspace's features, or everything would be built again with others.
+    let mut command = cargo(&["test", "--release", "--locked", "--workspace", "--test", "simulation"]);
     command.args(["--", "--nocapture", "no_seed_loses_doubles_or_reorders_an_event"]);
     match arguments.seed {
         Some(seed) => command.env("SIMULATION_SEED", seed.to_string()),
