@@ -13,6 +13,7 @@ pub mod control;
 pub mod cores;
 pub mod demo;
 pub mod egress;
+mod fetch;
 pub mod gateway;
 pub mod ingress;
 pub mod kafka;
