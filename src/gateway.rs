@@ -6,6 +6,7 @@ mod serve;
 mod settings;
 mod summary;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use crate::kafka::Reachability;
 use crate::nodes::Nodes;
 use crate::positions::{PositionLog, PositionThreads};
 use crate::proxy::Apis;
-use crate::proxy::request_log::{CallLog, LogSinks};
+use crate::proxy::request_log::{CallLog, KafkaLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::sessions::{Blacklist, BlacklistSources};
 use crate::tls::reload::Reload;
@@ -197,7 +198,7 @@ impl Gateway {
         let decoder = schemas::decoder(config, schemas.as_ref());
         let replies = Arc::<ReplyState>::default();
         let requests = match &config.kafka {
-            Some(kafka) => Some(Arc::new(KafkaRequests::start(kafka, Arc::clone(&replies))?)),
+            Some(kafka) => Some(Arc::new(KafkaRequests::start(kafka, Arc::clone(&replies), schemas.clone())?)),
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
@@ -461,8 +462,12 @@ fn request_log(config: &Config, requests: Option<&Arc<KafkaRequests>>) -> io::Re
     if proxy.log_kafka && requests.is_none() {
         tracing::warn!("REQUEST_LOG=kafka has no effect without KAFKA_BROKERS");
     }
-    let kafka = requests.filter(|_| proxy.log_kafka);
-    let kafka = kafka.map(|sink| (Arc::clone(sink) as Arc<dyn RequestSink>, proxy.log_topic.clone()));
+    let kafka = requests.filter(|_| proxy.log_kafka).map(|sink| KafkaLog {
+        sink: Arc::clone(sink) as Arc<dyn RequestSink>,
+        topic: proxy.log_topic.clone(),
+        schema: proxy.log_schema.clone(),
+        unsettled: VecDeque::new(),
+    });
     let console = proxy.log_console.then_some(config.log_format);
     if kafka.is_none() && console.is_none() {
         return Ok(None);
