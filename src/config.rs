@@ -5,6 +5,7 @@ mod features;
 mod hub;
 mod limits;
 mod proxy;
+mod registry;
 mod sessions;
 mod snapshots;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use tidegate_shards::auth::check::CheckUrl;
 use tidegate_shards::extractor::Extractors;
 use tidegate_shards::limits::origin::Cors;
 use tidegate_shards::proxy::definition::Definition;
@@ -77,6 +79,8 @@ pub struct Config {
     pub snapshots: SnapshotSettings,
     /// Kafka; `None` means the hub is local.
     pub kafka: Option<KafkaSettings>,
+    /// Where the schema registry is; `None` without one.
+    pub schema_registry: Option<CheckUrl>,
     /// Topic of the checkpoints that cursors refer to.
     pub positions_topic: String,
     /// Cursors longer than this refer to checkpoints, in characters.
@@ -172,6 +176,7 @@ impl Config {
             replay_earliest: reader.switch("REPLAY_EARLIEST"),
             snapshots: snapshots::snapshots(reader),
             kafka: hub::kafka(reader),
+            schema_registry: registry::registry(reader),
             positions_topic,
             max_plain_cursor_chars: reader.size("TEST_CURSOR_CHARS", 0..=1 << 20),
             nodes_topic,

@@ -1,10 +1,12 @@
 //! Assembles the threads of a node, starts them, and stops them.
 
 mod certificates;
+mod schemas;
 mod serve;
 mod settings;
 mod summary;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tidegate_shards::peers::Peers;
 use tidegate_shards::proxy::outbound::{RequestLog, RequestSink};
 use tidegate_shards::replay::ReplaySource;
 use tidegate_shards::settings::ProxySettings;
-use tidegate_shards::snapshot::{SnapshotLane, SnapshotSource};
+use tidegate_shards::snapshot::SnapshotSource;
 use tidegate_shards::submit::{EventSink, Sinks};
 
 use self::certificates::Certificates;
@@ -37,12 +39,12 @@ use crate::ingress::local::{self, LocalHub};
 use crate::ingress::metrics::IngressMetrics;
 use crate::ingress::replay::{ReplayThread, Replays};
 use crate::ingress::snapshot::{SnapshotThread, Snapshots};
-use crate::ingress::{Outlet, Stop};
+use crate::ingress::{Decoder, Outlet, Stop};
 use crate::kafka::Reachability;
 use crate::nodes::Nodes;
 use crate::positions::{PositionLog, PositionThreads};
 use crate::proxy::Apis;
-use crate::proxy::request_log::{CallLog, LogSinks};
+use crate::proxy::request_log::{CallLog, KafkaLog, LogSinks};
 use crate::replies::{Correlator, Replies, ReplyMetrics, ReplyState, ReplyTopics};
 use crate::sessions::{Blacklist, BlacklistSources};
 use crate::tls::reload::Reload;
@@ -52,8 +54,6 @@ use crate::{check, limits, takeover};
 const MAILBOX_EVENTS: usize = 16_384;
 /// Bytes of one segment of events.
 const SEGMENT_BYTES: usize = 4 << 20;
-/// Depth of JSON in events.
-const MAX_JSON_DEPTH: usize = 128;
 
 /// The addresses a gateway listens on, with port 0 resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,17 +137,15 @@ impl Hub {
 
     fn start_ingress(
         self,
-        config: &Config,
+        decoder: Decoder,
         outlet: Outlet,
         snapshots: Option<Arc<Snapshots>>,
     ) -> io::Result<JoinHandle<()>> {
-        let extractors = Arc::clone(&config.extractors);
         let builder = thread::Builder::new().name("ingress".to_owned());
         match self {
-            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &extractors, snapshots)),
+            Self::Local(hub) => builder.spawn(move || local::run(&hub, outlet, &decoder.extractors, snapshots)),
             Self::Kafka { settings, reachability, .. } => {
-                let limits = event_limits(config);
-                let ingress = KafkaIngress::start(&settings, outlet, extractors, limits, reachability, snapshots)?;
+                let ingress = KafkaIngress::start(&settings, outlet, decoder, reachability, snapshots)?;
                 builder.spawn(move || ingress.run())
             }
         }
@@ -196,9 +194,11 @@ impl Gateway {
         let mut key_sets = KeySets::open(&config.tokens, config.proxy.ca_pem.as_ref(), &mut settings.tokens)?;
         settings.proxy.apis = apis.table()?;
         let settings = Arc::new(settings);
+        let schemas = schemas::registry(config)?;
+        let decoder = schemas::decoder(config, schemas.as_ref());
         let replies = Arc::<ReplyState>::default();
         let requests = match &config.kafka {
-            Some(kafka) => Some(Arc::new(KafkaRequests::start(kafka, Arc::clone(&replies))?)),
+            Some(kafka) => Some(Arc::new(KafkaRequests::start(kafka, Arc::clone(&replies), schemas.clone())?)),
             None => None,
         };
         let log = request_log(config, requests.as_ref())?;
@@ -241,6 +241,7 @@ impl Gateway {
                 shards: node.metrics().to_vec(),
                 producer: producer.as_ref().map(|sink| (Arc::clone(sink.metrics()), sink.topic().to_owned())),
                 kafka: hub.reachability().cloned(),
+                schemas: schemas.as_ref().map(|schemas| Arc::clone(schemas.metrics())),
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.metrics)),
                 apis: Some(Arc::clone(&apis)),
                 blacklist: Some(Arc::clone(&blacklist)),
@@ -255,7 +256,7 @@ impl Gateway {
             apis: Arc::clone(&apis),
             blacklist: Arc::clone(&blacklist),
             sink,
-            limits: EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_body_bytes },
+            limits: EventLimits { max_body_bytes: config.max_body_bytes, ..decoder.limits },
         });
         let control = match control {
             Ok(control) => control,
@@ -265,11 +266,10 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let limits = event_limits(config);
         let replayer = replays
             .as_ref()
             .zip(config.kafka.as_ref())
-            .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &config.extractors, limits, lanes, &metrics));
+            .map(|(replays, kafka)| ReplayThread::start(replays, kafka, &decoder, lanes, &metrics));
         let mut outlet = Outlet::new(publisher, bell.clone(), stop.clone(), metrics);
         if let Some(positions) = &positions {
             outlet.keep_checkpoints(Arc::clone(positions));
@@ -282,9 +282,11 @@ impl Gateway {
                 }
                 _ => None,
             };
-            let server = snapshots.as_ref().map(|snapshots| start_snapshots(config, snapshots, snapshot_lanes));
+            let server = snapshots
+                .as_ref()
+                .map(|snapshots| SnapshotThread::start(snapshots, config.kafka.as_ref(), &decoder, snapshot_lanes));
             let server = server.transpose()?;
-            let ingress = hub.start_ingress(config, outlet, snapshots)?;
+            let ingress = hub.start_ingress(decoder, outlet, snapshots)?;
             let replies = start_replies(config, settings.node_id, desk.clone(), replies)?;
             Ok((replayer, positions, server, ingress, replies))
         });
@@ -405,18 +407,6 @@ fn open_snapshots(config: &Config, stop: &Stop) -> io::Result<Option<Arc<Snapsho
     Snapshots::new(&SnapshotSettings { topics, max_bytes }, &sources, stop.clone())
 }
 
-fn start_snapshots(
-    config: &Config,
-    snapshots: &Arc<Snapshots>,
-    lanes: Vec<SnapshotLane>,
-) -> io::Result<SnapshotThread> {
-    SnapshotThread::start(snapshots, config.kafka.as_ref(), &config.extractors, event_limits(config), lanes)
-}
-
-fn event_limits(config: &Config) -> EventLimits {
-    EventLimits { max_depth: MAX_JSON_DEPTH, max_body_bytes: config.max_event_bytes }
-}
-
 fn shut_down(node: Arc<Node>) {
     match Arc::into_inner(node) {
         Some(node) => node.shutdown(),
@@ -473,8 +463,12 @@ fn request_log(config: &Config, requests: Option<&Arc<KafkaRequests>>) -> io::Re
     if proxy.log_kafka && requests.is_none() {
         tracing::warn!("REQUEST_LOG=kafka has no effect without KAFKA_BROKERS");
     }
-    let kafka = requests.filter(|_| proxy.log_kafka);
-    let kafka = kafka.map(|sink| (Arc::clone(sink) as Arc<dyn RequestSink>, proxy.log_topic.clone()));
+    let kafka = requests.filter(|_| proxy.log_kafka).map(|sink| KafkaLog {
+        sink: Arc::clone(sink) as Arc<dyn RequestSink>,
+        topic: proxy.log_topic.clone(),
+        schema: proxy.log_schema.clone(),
+        unsettled: VecDeque::new(),
+    });
     let console = proxy.log_console.then_some(config.log_format);
     if kafka.is_none() && console.is_none() {
         return Ok(None);

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tidegate::config::KafkaSettings;
 use tidegate::ingress::kafka::KafkaIngress;
 use tidegate::ingress::metrics::IngressMetrics;
-use tidegate::ingress::{Outlet, Stop};
+use tidegate::ingress::{Decoder, Outlet, Stop};
 use tidegate::kafka::Reachability;
 use tidegate_bench::floor::consumer::BareConsumer;
 use tidegate_bench::floor::producer::BareProducer;
@@ -54,8 +54,9 @@ impl Ingress {
         let publisher = Publisher::new(vec![lane], InterestLane::default(), SEGMENT_BYTES, SEGMENT_BYTES);
         let outlet = Outlet::new(publisher, bell, stop.clone(), Arc::clone(&metrics));
         let reachability = Arc::new(Reachability::new(clock::now_ms()));
-        let extractors = Arc::new(Extractors::default());
-        let ingress = KafkaIngress::start(&settings, outlet, extractors, EventLimits::default(), reachability, None)
+        let decoder =
+            Decoder { extractors: Arc::new(Extractors::default()), limits: EventLimits::default(), schemas: None };
+        let ingress = KafkaIngress::start(&settings, outlet, decoder, reachability, None)
             .expect("librdkafka takes these settings");
         Self { metrics, stop, thread: thread::spawn(move || ingress.run()) }
     }

@@ -36,6 +36,15 @@ pub enum SubmitError {
     /// Kafka refused the event; a retry doesn't help.
     #[error("Kafka refused the event: {0}")]
     Refused(String),
+    /// It doesn't fit the Avro schema that it is to be written by; the text names the member.
+    #[error("{0}")]
+    Misfit(String),
+    /// There is no schema to write it by; a retry doesn't help.
+    #[error("there is no schema to write it by: {0}")]
+    NoSchema(String),
+    /// The schema registry can't be reached; a retry later helps.
+    #[error("the schema registry can't be reached: {0}")]
+    RegistryUnreachable(String),
     /// The node is shutting down.
     #[error("the node is shutting down")]
     ShuttingDown,

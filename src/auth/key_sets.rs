@@ -12,8 +12,8 @@ use tidegate_shards::auth::settings::TokenSettings;
 use tidegate_shards::clock;
 use tidegate_shards::node::Node;
 
-use super::fetch::Fetcher;
 use crate::config::{RemoteKeys, TokenConfig};
+use crate::fetch::Fetcher;
 
 /// How long the start waits for each set. Tokens are refused until there is one.
 const START_WAIT: Duration = Duration::from_secs(3);

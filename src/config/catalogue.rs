@@ -191,8 +191,20 @@ pub const CATALOGUE: &[Setting] = &[
         "/health turns to 503 after Kafka was out of reach this long",
     ),
     text(KAFKA, "KAFKA_RESTART_DELAY_MS", "MS", "1000", "Longest pause between two attempts to reach a broker"),
-    text(KAFKA, "KAFKA_SERIALIZER", "FORMAT", "", "Serialisation of produced events: avro"),
-    text(KAFKA, "KAFKA_SCHEMA_REGISTRY_HOST", "HOST:PORT", "", "Schema registry for Avro"),
+    text(
+        KAFKA,
+        "KAFKA_SERIALIZER",
+        "FORMAT",
+        "",
+        "Serialisation of requests whose endpoint has a schema, and of the request log with KAFKA_LOG_SCHEMA: avro",
+    ),
+    text(
+        KAFKA,
+        "KAFKA_SCHEMA_REGISTRY_HOST",
+        "HOST:PORT",
+        "",
+        "Schema registry for Avro, or its URL with http:// or https://",
+    ),
     text(
         KAFKA,
         "NODES_TOPIC",
@@ -216,7 +228,13 @@ pub const CATALOGUE: &[Setting] = &[
     ),
     text(KAFKA, "NODE_PORT", "PORT", "0", "Port on INTERNAL_HOST for calls of other nodes; 0 takes a free one"),
     text(KAFKA, "KAFKA_LOG_TOPIC", "TOPIC", "rig-request-log", "Topic of the request log"),
-    text(KAFKA, "KAFKA_LOG_SCHEMA", "SUBJECT", "", "Avro schema of the request log"),
+    text(
+        KAFKA,
+        "KAFKA_LOG_SCHEMA",
+        "SUBJECT",
+        "",
+        "Subject of the request log's Avro schema; needs KAFKA_SERIALIZER=avro",
+    ),
     text(
         LIMITS,
         "MAX_CONNECTIONS",

@@ -12,7 +12,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         "answers over Kinesis and NATS",
         &["PROXY_KINESIS_RESPONSE_TIMEOUT", "PROXY_NATS_RESPONSE_TIMEOUT", "PROXY_KINESIS_REQUEST_REGION"],
     ),
-    ("Avro", &["KAFKA_SERIALIZER", "KAFKA_SCHEMA_REGISTRY_HOST", "KAFKA_LOG_SCHEMA"]),
     ("NATS", &["NATS_SERVERS", "NATS_SOURCE_TOPICS", "NATSTOFILTER_QUEUE_GROUP"]),
     (
         "Kinesis",
@@ -54,5 +53,4 @@ fn validate(reader: &mut Reader<'_>) {
         reader.number(variable, 1..=super::MAX_TIMEOUT_MS);
     }
     reader.switch("KINESIS_ENABLED");
-    reader.word("KAFKA_SERIALIZER", &[("", ()), ("avro", ())]);
 }

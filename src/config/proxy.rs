@@ -8,7 +8,7 @@ use tidegate_shards::proxy::definition::{Definition, Surroundings};
 
 use super::hub::is_topic;
 use super::values::Reader;
-use super::{MAX_BYTES, MAX_TIMEOUT_MS};
+use super::{MAX_BYTES, MAX_TIMEOUT_MS, registry};
 
 /// What the API proxy of a node is told at start.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub struct ProxyConfig {
     pub log_kafka: bool,
     /// Topic of the request log.
     pub log_topic: String,
+    /// Subject of its Avro schema, where Kafka gets Avro (`KAFKA_LOG_SCHEMA`).
+    pub log_schema: Option<String>,
 }
 
 /// Reads and validates them.
@@ -64,7 +66,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> ProxyConfig {
     ProxyConfig {
         definitions: definitions(reader),
         apis_topic: topics(reader, "PROXY_APIS_TOPIC").pop().unwrap_or_default(),
-        avro: is_avro(reader),
+        avro: registry::is_avro(reader),
         state_dir: reader.text("STATE_DIR").map(PathBuf::from),
         forwarded_by: forwarded_by(reader),
         connect_timeout_ms: timeout(reader, "PROXY_CONNECT_TIMEOUT"),
@@ -83,11 +85,8 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> ProxyConfig {
         log_console,
         log_kafka,
         log_topic: topics(reader, "KAFKA_LOG_TOPIC").pop().unwrap_or_default(),
+        log_schema: reader.text("KAFKA_LOG_SCHEMA").filter(|_| registry::is_avro(reader)),
     }
-}
-
-fn is_avro(reader: &Reader<'_>) -> bool {
-    reader.text("KAFKA_SERIALIZER").is_some_and(|format| format.eq_ignore_ascii_case("avro"))
 }
 
 fn definitions(reader: &mut Reader<'_>) -> Vec<Definition> {
@@ -99,7 +98,7 @@ fn definitions(reader: &mut Reader<'_>) -> Vec<Definition> {
             return Vec::new();
         }
     };
-    let surroundings = Surroundings { environment: &|name| std::env::var(name).ok(), avro: is_avro(reader) };
+    let surroundings = Surroundings { environment: &|name| std::env::var(name).ok(), avro: registry::is_avro(reader) };
     Definition::parse_list(&json, &surroundings).unwrap_or_else(|wrong| {
         for error in wrong {
             reader.problem("PROXY_CONFIG_FILE", error, "Correct the definition");

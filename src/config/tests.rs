@@ -90,6 +90,8 @@ fn every_unusable_value_is_a_problem_of_its_own() {
         ("KAFKA_UNREACHABLE_SECONDS", "0"),
         ("KAFKA_RESTART_DELAY_MS", "abc"),
         ("KAFKA_SERIALIZER", "protobuf"),
+        ("KAFKA_SERIALIZER", "avro"),
+        ("KAFKA_SCHEMA_REGISTRY_HOST", "a b"),
         ("NODES_TOPIC", "a b"),
         ("NODE_ADDRESS", "10.0.0.7:x"),
         ("NODE_PORT", "x"),

@@ -1,5 +1,6 @@
 //! `/metrics`: RIG's names (contract, section 6) and Tidegate's own, which start with `tidegate_`.
 
+mod schemas;
 mod snapshots;
 mod tls;
 mod tokens;
@@ -15,6 +16,7 @@ use tidegate_shards::proxy::counts::Outcome;
 use super::exposition::{Kind, Page};
 use super::refusals;
 use crate::auth::KeySetMetrics;
+use crate::avro::registry::RegistryMetrics;
 use crate::egress::producer::ProducerMetrics;
 use crate::egress::requests::TopicCounts;
 use crate::ingress::metrics::{IngressMetrics, SourceMetrics};
@@ -48,6 +50,8 @@ pub struct MetricSources {
     pub reply_state: Option<Arc<ReplyState>>,
     /// Kafka, where there is one.
     pub kafka: Option<Arc<Reachability>>,
+    /// The schema registry, where there is one.
+    pub schemas: Option<Arc<RegistryMetrics>>,
     /// TLS outside the shards, where there is TLS.
     pub tls: Option<Arc<TlsMetrics>>,
     /// The API proxy.
@@ -77,6 +81,7 @@ impl MetricSources {
         self.write_tls(&mut page);
         refusals::write(&mut page, &self.shards);
         self.write_kafka(&mut page);
+        schemas::write(&mut page, self.schemas.as_deref());
         if let Some(nodes) = &self.nodes {
             let counts = nodes.counts();
             page.single("tidegate_nodes", Kind::Gauge, "Other nodes that live.", nodes.others());
@@ -432,6 +437,7 @@ mod tests {
             shards: vec![Arc::default(), Arc::default()],
             producer: Some((Arc::default(), "rig".to_owned())),
             kafka: Some(Arc::new(Reachability::new(0))),
+            schemas: Some(Arc::default()),
             tls: Some(Arc::default()),
             apis: None,
             nodes: None,
@@ -461,6 +467,8 @@ mod tests {
             "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
             "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
             "tidegate_kafka_connected 0",
+            "tidegate_schema_registry_reachable 1",
+            "tidegate_schema_requests_total{outcome=\"failed\"} 0",
             "tidegate_tls_handshakes_total{port=\"inbound\",shard=\"1\",version=\"1.3\"} 0",
             "tidegate_tls_handshake_failures_total{port=\"internal\",reason=\"timeout\"} 0",
             "tidegate_tls_reloads_total{outcome=\"refused\"} 0",

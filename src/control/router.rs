@@ -112,10 +112,13 @@ pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, Sta
 
 fn not_taken(error: &SubmitError) -> Response {
     let mut response = match error {
-        SubmitError::Refused(_) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
-        SubmitError::Overloaded | SubmitError::Unreachable(_) | SubmitError::ShuttingDown => {
-            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        SubmitError::Refused(_) | SubmitError::NoSchema(_) | SubmitError::Misfit(_) => {
+            (StatusCode::BAD_GATEWAY, error.to_string()).into_response()
         }
+        SubmitError::Overloaded
+        | SubmitError::Unreachable(_)
+        | SubmitError::RegistryUnreachable(_)
+        | SubmitError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     };
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

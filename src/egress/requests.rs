@@ -16,8 +16,10 @@ use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::proxy::outbound::{ReplyAddress, RequestMessage, RequestSink};
 use tidegate_shards::submit::{SubmitAnswer, SubmitError};
 
+use super::avro::Writer;
 use super::murmur3::murmur3_x86_32;
 use super::producer::{FLUSH_TIMEOUT, ProducerMetrics, producer_config, refusal};
+use crate::avro::registry::Registry;
 use crate::config::KafkaSettings;
 use crate::kafka::{LogContext, PolledProducer};
 use crate::replies::ReplyState;
@@ -29,9 +31,19 @@ const OTHER_TOPICS: &str = "other";
 
 /// The sink; shared by all shards.
 pub struct KafkaRequests {
+    outgoing: Arc<Outgoing>,
+    /// Writes what has a schema; `None` without a schema registry.
+    writer: Option<Writer>,
+    replies: Arc<ReplyState>,
+}
+
+/// Who waits for what becomes of a message.
+pub(super) type Asker = oneshot::Sender<Result<(), SubmitError>>;
+
+/// The producer.
+pub(super) struct Outgoing {
     producer: PolledProducer<Deliveries, ByKey>,
     counts: Arc<TopicCounts>,
-    replies: Arc<ReplyState>,
     stopping: AtomicBool,
 }
 
@@ -42,56 +54,82 @@ impl std::fmt::Debug for KafkaRequests {
 }
 
 impl KafkaRequests {
-    /// Creates the producer and its thread. Kafka may be out of reach. `replies` knows where answers are read.
+    /// Creates the producer and its thread. Kafka may be out of reach. `replies` knows where answers are read, `schemas` how
+    /// requests are written in Avro.
     ///
     /// # Errors
     /// librdkafka refuses a setting, such as an unreadable certificate.
-    pub fn start(settings: &KafkaSettings, replies: Arc<ReplyState>) -> io::Result<Self> {
+    pub fn start(
+        settings: &KafkaSettings,
+        replies: Arc<ReplyState>,
+        schemas: Option<Arc<Registry>>,
+    ) -> io::Result<Self> {
         let counts = Arc::<TopicCounts>::default();
         let context = Deliveries { counts: Arc::clone(&counts), by_key: ByKey };
         let producer: BaseProducer<_, ByKey> =
             producer_config(settings).create_with_context(context).map_err(io::Error::other)?;
         let producer = PolledProducer::start(producer)?;
-        Ok(Self { producer, counts, replies, stopping: AtomicBool::new(false) })
+        let outgoing = Arc::new(Outgoing { producer, counts, stopping: AtomicBool::new(false) });
+        Ok(Self { outgoing, writer: schemas.map(Writer::new), replies })
     }
 
     /// Its counters.
     #[must_use]
     pub fn counts(&self) -> &Arc<TopicCounts> {
-        &self.counts
+        &self.outgoing.counts
     }
 
     /// Takes nothing more, and waits a bounded time for what is in flight.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-        if let Err(error) = self.producer.flush(FLUSH_TIMEOUT) {
+        self.outgoing.stopping.store(true, Ordering::Release);
+        if let Err(error) = self.outgoing.producer.flush(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "requests were still unacknowledged at the stop");
         }
     }
 }
 
-impl RequestSink for KafkaRequests {
-    fn produce(&self, message: RequestMessage) -> SubmitAnswer {
-        let (answer, receiver) = oneshot::channel();
+impl Outgoing {
+    /// Hands a message to librdkafka.
+    pub(super) fn send(&self, message: &RequestMessage, asker: Asker) {
         if self.stopping.load(Ordering::Acquire) {
-            let _receiver_is_here = answer.send(Err(SubmitError::ShuttingDown));
-            return receiver;
+            let _receiver_is_here = asker.send(Err(SubmitError::ShuttingDown));
+            return;
         }
         let headers = message
             .headers
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value[..]) }));
         let mut record =
-            BaseRecord::<[u8], [u8], _>::with_opaque_to(&message.topic, Box::new(answer)).payload(&message.value);
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(&message.topic, Box::new(asker)).payload(&message.value);
         if !message.headers.is_empty() {
             record = record.headers(headers);
         }
         record.key = message.key.as_deref();
         if let Err((error, record)) = self.producer.send(record) {
-            self.counts.of(&message.topic).failed.fetch_add(1, Ordering::Relaxed);
-            let _receiver_is_here = record.delivery_opaque.send(Err(refusal_of(&error, &message.topic)));
+            self.refuse(message, *record.delivery_opaque, refusal_of(&error, &message.topic));
         }
-        receiver
+    }
+
+    /// Counts a message that doesn't get to Kafka, and says why.
+    pub(super) fn refuse(&self, message: &RequestMessage, asker: Asker, error: SubmitError) {
+        self.counts.of(&message.topic).failed.fetch_add(1, Ordering::Relaxed);
+        // The caller may have gone meanwhile; then nobody wants the answer.
+        let _gone_meanwhile = asker.send(Err(error));
+    }
+}
+
+impl RequestSink for KafkaRequests {
+    fn produce(&self, message: RequestMessage) -> SubmitAnswer {
+        let (asker, answer) = oneshot::channel();
+        match (&message.schema, &self.writer) {
+            (None, _) => self.outgoing.send(&message, asker),
+            (Some(_), Some(writer)) => writer.write(message, asker, Arc::clone(&self.outgoing)),
+            (Some(_), None) => {
+                let reason = "there is no schema registry (KAFKA_SCHEMA_REGISTRY_HOST)";
+                self.outgoing.refuse(&message, asker, SubmitError::NoSchema(reason.to_owned()));
+            }
+        }
+        answer
     }
 
     fn reply_address(&self) -> Option<Arc<ReplyAddress>> {
@@ -168,7 +206,7 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext<ByKey> for Deliveries {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<(), SubmitError>>>;
+    type DeliveryOpaque = Box<Asker>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Self::DeliveryOpaque) {
         let result = match result {

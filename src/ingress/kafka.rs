@@ -10,14 +10,11 @@ use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::clock;
 use tidegate_shards::cursor::{Loss, Reason};
-use tidegate_shards::event::{
-    BinaryTransport, Event, EventError, EventLimits, KafkaMode, decode_binary, decode_structured, peek_type,
-};
-use tidegate_shards::extractor::Extractors;
+use tidegate_shards::event::{Event, EventError};
 use tidegate_shards::publisher::Position;
 
+use super::decoder::{Decoder, MessageError};
 use super::limiter::Limiter;
-use super::message::Envelope;
 use super::metrics::{IngressMetrics, TypeIndex};
 use super::native::{Batch, Consumer, Message};
 use super::outlet::{Outlet, Stopped};
@@ -31,19 +28,6 @@ use crate::kafka::{Reachability, client_config};
 const MAX_TYPES_TOLD: usize = 20_000;
 /// Messages taken from librdkafka at once.
 const BATCH_MESSAGES: usize = 1_000;
-
-/// Why a message is not handed on.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MessageError {
-    #[error("a tombstone (null value) is no event")]
-    Tombstone,
-    #[error("Avro can't be read by this version; send JSON")]
-    Avro,
-    #[error("batches are for HTTP; send one event per Kafka message")]
-    Batch,
-    #[error(transparent)]
-    Event(#[from] EventError),
-}
 
 /// The thread that reads Kafka's messages, and the one that watches topics for it.
 #[derive(Debug)]
@@ -60,8 +44,7 @@ struct State {
     topics: Vec<String>,
     outlet: Outlet,
     metrics: Arc<IngressMetrics>,
-    extractors: Arc<Extractors>,
-    limits: EventLimits,
+    decoder: Decoder,
     progress: Progress,
     types: TypeIndex,
     limiter: Limiter,
@@ -81,8 +64,7 @@ impl KafkaIngress {
     pub fn start(
         settings: &KafkaSettings,
         outlet: Outlet,
-        extractors: Arc<Extractors>,
-        limits: EventLimits,
+        decoder: Decoder,
         reachability: Arc<Reachability>,
         snapshots: Option<Arc<Snapshots>>,
     ) -> io::Result<Self> {
@@ -110,6 +92,9 @@ impl KafkaIngress {
             }
         })?;
         let mut outlet = outlet;
+        if let Some(schemas) = &decoder.schemas {
+            schemas.wake(outlet.bell());
+        }
         outlet.positions().opening();
         for (topic, name) in settings.source_topics.iter().enumerate() {
             outlet.positions().name_source(topic, name, 0);
@@ -119,8 +104,7 @@ impl KafkaIngress {
             topics: settings.source_topics.clone(),
             metrics: Arc::clone(outlet.metrics()),
             outlet,
-            extractors,
-            limits,
+            decoder,
             types: TypeIndex::default(),
             limiter: Limiter::new(clock::now_ms()),
             dropped: vec![0; settings.source_topics.len()],
@@ -257,7 +241,13 @@ impl State {
             }
         };
         let source = &metrics.sources[topic];
-        let wanted = self.wanted(message);
+        let wanted = loop {
+            match self.wanted(message) {
+                // Nothing else is taken meanwhile: Kafka keeps it.
+                Err(MessageError::SchemaAsked) => self.outlet.wait()?,
+                wanted => break wanted,
+            }
+        };
         if !matches!(wanted, Ok(None)) {
             source.consumed.add(1);
         }
@@ -298,40 +288,7 @@ impl State {
 
     /// The decoded event, if anybody on this node wants it.
     fn wanted<'m>(&self, message: &Message<'m>) -> Result<Option<Event<'m>>, MessageError> {
-        decode(message, |event_type| self.outlet.wants(event_type), &self.extractors, &self.limits)
-    }
-}
-
-/// The decoded event, if its type is wanted. What nobody wants is dropped by its type alone.
-pub(super) fn decode<'m>(
-    message: &Message<'m>,
-    wants: impl Fn(&str) -> bool,
-    extractors: &Extractors,
-    limits: &EventLimits,
-) -> Result<Option<Event<'m>>, MessageError> {
-    let body = message.payload().ok_or(MessageError::Tombstone)?;
-    let headers = message.headers();
-    let envelope = if headers.none() { Envelope::STRUCTURED } else { Envelope::read(headers.clone()) };
-    if envelope.is_avro() {
-        return Err(MessageError::Avro);
-    }
-    match envelope.mode {
-        KafkaMode::Structured => {
-            if peek_type(body).is_some_and(|event_type| !wants(&event_type)) {
-                return Ok(None);
-            }
-            let event = decode_structured(body, extractors, limits)?;
-            Ok(wants(&event.event_type).then_some(event))
-        }
-        KafkaMode::Binary => {
-            if envelope.event_type.is_some_and(|event_type| !wants(event_type)) {
-                return Ok(None);
-            }
-            let (transport, content_type) = (BinaryTransport::Kafka, envelope.content_type);
-            let event = decode_binary(transport, headers, content_type, body, extractors, limits)?;
-            Ok(wants(&event.event_type).then_some(event))
-        }
-        KafkaMode::Batch => Err(MessageError::Batch),
+        self.decoder.decode(message, |event_type| self.outlet.wants(event_type))
     }
 }
 

@@ -142,6 +142,17 @@ impl Outlet {
         Ok(())
     }
 
+    /// Sleeps until the bell rings, while something outside keeps the next event from being published. Shards are served as ever.
+    pub(super) fn wait(&mut self) -> Result<(), Stopped> {
+        self.publisher.flush();
+        self.checkpoint();
+        self.publisher.tell_positions(clock::now_ms());
+        self.bell.arm();
+        self.publisher.apply_interest();
+        self.sleep(FULL_SLEEP_MS);
+        if self.stop.requested() { Err(Stopped) } else { Ok(()) }
+    }
+
     /// Sleeps until the bell rings, unless `ready` finds work after all.
     pub(super) fn idle(&mut self, ready: impl FnOnce() -> bool) {
         self.publisher.tell_positions(clock::now_ms());

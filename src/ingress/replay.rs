@@ -14,8 +14,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tidegate_shards::clock;
 use tidegate_shards::cursor::{Loss, Reason};
-use tidegate_shards::event::EventLimits;
-use tidegate_shards::extractor::Extractors;
 use tidegate_shards::interest::Transports;
 use tidegate_shards::publisher::Position;
 use tidegate_shards::record::{self, Scratch};
@@ -24,7 +22,8 @@ use tidegate_shards::segment::SegmentWriter;
 
 use self::plan::{Plan, Watermarks};
 pub use self::thread::{ReplayThread, Replays};
-use super::kafka::{consumer_config, decode};
+use super::decoder::{Decoder, MessageError};
+use super::kafka::consumer_config;
 use super::metrics::IngressMetrics;
 use super::native::{Batch, Consumer, Message};
 use super::sleep;
@@ -50,6 +49,8 @@ const BATCH_MESSAGES: usize = 1_000;
 const SEGMENT_BYTES: usize = 1 << 20;
 /// Pause while a shard's lane is full.
 const LANE_PAUSE: Duration = Duration::from_millis(1);
+/// Pause while the schema of a message is asked for.
+const SCHEMA_PAUSE: Duration = Duration::from_millis(20);
 /// Longest sleep without a request, in milliseconds.
 const IDLE_SLEEP_MS: u16 = 500;
 
@@ -61,8 +62,7 @@ struct Stopped;
 #[derive(Debug)]
 pub struct Replayer {
     settings: KafkaSettings,
-    extractors: Arc<Extractors>,
-    limits: EventLimits,
+    decoder: Decoder,
     replays: Arc<Replays>,
     lanes: Vec<ReplayLane>,
     metrics: Arc<IngressMetrics>,
@@ -75,13 +75,12 @@ impl Replayer {
     #[must_use]
     pub fn new(
         settings: KafkaSettings,
-        extractors: Arc<Extractors>,
-        limits: EventLimits,
+        decoder: Decoder,
         replays: Arc<Replays>,
         lanes: Vec<ReplayLane>,
         metrics: Arc<IngressMetrics>,
     ) -> Self {
-        Self { settings, extractors, limits, replays, lanes, metrics, scratch: Scratch::default(), segments: 0 }
+        Self { settings, decoder, replays, lanes, metrics, scratch: Scratch::default(), segments: 0 }
     }
 
     /// Serves until the gateway stops.
@@ -351,11 +350,14 @@ impl Replayer {
         announced: &mut bool,
     ) -> Result<(), Stopped> {
         // What is no event was counted and logged when it was read first.
-        let Ok(Some(event)) =
-            decode(message, |event_type| plan.types.contains(event_type), &self.extractors, &self.limits)
-        else {
-            return Ok(());
+        let decoded = loop {
+            match self.decoder.decode(message, |event_type| plan.types.contains(event_type)) {
+                Err(MessageError::SchemaAsked) if self.replays.stop.requested() => return Err(Stopped),
+                Err(MessageError::SchemaAsked) => std::thread::sleep(SCHEMA_PAUSE),
+                decoded => break decoded,
+            }
         };
+        let Ok(Some(event)) = decoded else { return Ok(()) };
         let position = Position { partition: u32::try_from(slot).unwrap_or(u32::MAX), offset: message.offset() };
         let range = loop {
             let now_us = clock::now_us();

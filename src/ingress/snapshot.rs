@@ -12,15 +12,13 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::SegQueue;
 use tidegate_shards::bell::Bell;
-use tidegate_shards::event::EventLimits;
-use tidegate_shards::extractor::Extractors;
 use tidegate_shards::snapshot::reading::Caches;
 use tidegate_shards::snapshot::{SnapshotLane, SnapshotRequest, SnapshotSource};
 
 use self::follow::Follower;
 use self::metrics::SnapshotMetrics;
 use self::serve::Server;
-use super::{Stop, sleep};
+use super::{Decoder, Stop, sleep};
 use crate::config::{KafkaSettings, SnapshotSettings};
 
 /// Longest sleep without anything to do, in milliseconds.
@@ -141,15 +139,15 @@ impl SnapshotThread {
     pub fn start(
         snapshots: &Arc<Snapshots>,
         kafka: Option<&KafkaSettings>,
-        extractors: &Arc<Extractors>,
-        limits: EventLimits,
+        decoder: &Decoder,
         lanes: Vec<SnapshotLane>,
     ) -> io::Result<Self> {
-        let mut server = Server::new(Arc::clone(snapshots), Arc::clone(extractors), limits, lanes);
+        let Decoder { extractors, limits, .. } = decoder;
+        let mut server = Server::new(Arc::clone(snapshots), Arc::clone(extractors), *limits, lanes);
         let builder = thread::Builder::new().name("snapshot".to_owned());
         let thread = match kafka {
             Some(kafka) => {
-                let follower = Follower::start(snapshots, kafka, Arc::clone(extractors), limits)?;
+                let follower = Follower::start(snapshots, kafka, decoder.clone())?;
                 builder.spawn(move || follower.run(&mut server))?
             }
             None => builder.spawn(move || server.run())?,

@@ -11,6 +11,8 @@ mod attacks_injection;
 mod attacks_slow;
 mod autobahn;
 mod automatic_subscriptions;
+mod avro;
+mod avro_requests;
 mod bad_heads;
 mod bad_input;
 mod breaks_rig;

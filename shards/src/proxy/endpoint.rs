@@ -77,6 +77,8 @@ pub struct KafkaTarget {
     /// Partition key (`key`): text in which `\1`, `\2` … stand for groups of the path and `${name}` for a request header;
     /// `None` leaves it to `rig.target_partition` in the body.
     pub key: Option<Box<str>>,
+    /// Subject of the Avro schema of `data` (`schema`), where Kafka gets Avro.
+    pub schema: Option<Box<str>>,
     /// Makes an event of a body that is none (`wrap`).
     pub wrap: Option<Wrap>,
 }

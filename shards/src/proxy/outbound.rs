@@ -15,8 +15,10 @@ pub struct RequestMessage {
     pub topic: Box<str>,
     /// Key; the partition is murmur3_x86_32(key, seed 0) modulo the number of partitions, any one without key.
     pub key: Option<Bytes>,
-    /// Value.
+    /// Value; with `schema`, the JSON that it is to be made of.
     pub value: Bytes,
+    /// Subject of the Avro schema that the value is to be written by.
+    pub schema: Option<Box<str>>,
     /// Headers, in order.
     pub headers: Vec<(Box<str>, Bytes)>,
 }
@@ -32,7 +34,7 @@ pub struct ReplyAddress {
 
 /// Where the API proxy's messages go; shared by all shards. Nothing here blocks.
 pub trait RequestSink: Send + Sync + 'static {
-    /// Hands over one message; `Ok` once all in-sync replicas have it.
+    /// Hands over one message; `Ok` once all in-sync replicas have it. What doesn't fit its schema is refused.
     fn produce(&self, message: RequestMessage) -> SubmitAnswer;
 
     /// Where answers reach this node directly; `None` until its reply partition is being read.

@@ -50,6 +50,12 @@ pub enum NotAnEvent {
     /// `rig.target_partition` is no text.
     #[error("Bad request: rig.target_partition must be a text, which is the message's key.{USAGE}")]
     PartitionNotText,
+    /// Data that are no JSON, where they are to be written by a schema.
+    #[error("Bad request: this endpoint takes \"data\" in JSON, no \"data_base64\".{USAGE}")]
+    Base64,
+    /// An attribute whose name can't be that of a header.
+    #[error("Bad request: a member's name is not empty and has no control characters.{USAGE}")]
+    BadName,
 }
 
 const USAGE: &str = "\n\n# Usage\n\nSend a CloudEvent in structured mode, which is a JSON object with at least \
@@ -105,11 +111,6 @@ pub fn message(
     let traceparent = trace::continue_trace(text(request.headers, "traceparent"));
     let key = key(target, request, event.get("rig").map(|rig| rig.as_ref()))?;
     let mut headers = Vec::new();
-    for name in ["contenttype", "contentType"] {
-        if let Some(value) = event.get(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok()) {
-            headers.push((format!("ce_{name}").into(), value.into()));
-        }
-    }
     if let Some(expected) = expected {
         headers.push((CORRELATION.into(), correlation.to_owned().into()));
         headers.push((SERVICE.into(), Bytes::copy_from_slice(expected.endpoint.as_bytes())));
@@ -127,8 +128,49 @@ pub fn message(
         Some(state) => event.insert(Cow::Borrowed("tracestate"), raw(state)),
         None => event.remove("tracestate"),
     };
+    let (topic, schema) = (target.topic.clone(), target.schema.clone());
+    if schema.is_some() {
+        let data = event.remove("data").unwrap_or_else(|| raw(&Data {}));
+        let headers = attributes(&event)?.into_iter().chain(headers).collect();
+        return Ok(RequestMessage { topic, key, value: data.get().to_owned().into(), schema, headers });
+    }
+    let content_types = ["contenttype", "contentType"].into_iter().filter_map(|name| {
+        let value = serde_json::from_str::<String>(event.get(name)?.get()).ok()?;
+        Some((format!("ce_{name}").into(), value.into()))
+    });
+    let headers = content_types.chain(headers).collect();
     let value = serde_json::to_vec(&event).expect("invariant: texts and valid JSON can be written");
-    Ok(RequestMessage { topic: target.topic.clone(), key, value: value.into(), headers })
+    Ok(RequestMessage { topic, key, value: value.into(), schema, headers })
+}
+
+/// Header of a message whose value is not the whole event.
+const CONTENT_TYPE: &str = "content-type";
+/// Its value for Avro.
+const AVRO: &str = "avro/binary";
+
+/// Data of an event that has none, where they are to be written by a schema: RIG's.
+#[derive(Serialize)]
+struct Data {}
+
+/// The attributes of an event in the binary mode, whose data are in Avro: texts as they are, everything else as JSON. One that
+/// is null is absent.
+fn attributes(event: &Event<'_>) -> Result<Vec<(Box<str>, Bytes)>, NotAnEvent> {
+    let mut headers = Vec::with_capacity(event.len() + 1);
+    for (name, value) in event {
+        if name == "data_base64" {
+            return Err(NotAnEvent::Base64);
+        }
+        if name.is_empty() || name.contains(char::is_control) {
+            return Err(NotAnEvent::BadName);
+        }
+        if value.get() == "null" {
+            continue;
+        }
+        let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
+        headers.push((format!("ce_{name}").into(), text.into()));
+    }
+    headers.push((CONTENT_TYPE.into(), AVRO.into()));
+    Ok(headers)
 }
 
 type Event<'a> = BTreeMap<Cow<'a, str>, Cow<'a, RawValue>>;

@@ -7,7 +7,7 @@ use super::outbound::{ReplyAddress, RequestMessage};
 use super::request_event::*;
 
 fn target() -> KafkaTarget {
-    KafkaTarget { topic: "requests".into(), key: None, wrap: None }
+    KafkaTarget { topic: "requests".into(), key: None, schema: None, wrap: None }
 }
 
 fn wrapping() -> KafkaTarget {
@@ -247,5 +247,35 @@ proptest! {
     fn no_key_template_panics(template in ".*", header in "[ -~]*") {
         let target = KafkaTarget { key: Some(template.into()), ..target() };
         prop_assert!(make(&target, &[("x", header.as_str())], EVENT.as_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn with_a_schema_attributes_are_headers_and_the_value_is_the_data() {
+    let target = KafkaTarget { schema: Some("orders".into()), ..target() };
+    let body = r#"{"specversion":"1.0","type":"\u00e4","list":[1, 2],"n":1e2,"no":null,"yes":true,"data":{"a":1.50}}"#;
+    let message = make(&target, &[("tracestate", "x=1")], body.as_bytes()).unwrap();
+    assert_eq!((&message.value[..], message.schema.as_deref()), (&br#"{"a":1.50}"#[..], Some("orders")));
+    let header = |name: &str| message.headers.iter().find(|(key, _)| &**key == name).map(|(_, value)| &value[..]);
+    for (name, value) in [
+        ("ce_specversion", "1.0"),
+        ("ce_type", "ä"),
+        ("ce_list", "[1, 2]"),
+        ("ce_n", "1e2"),
+        ("ce_yes", "true"),
+        ("content-type", "avro/binary"),
+    ] {
+        assert_eq!(header(name), Some(value.as_bytes()), "{name}");
+    }
+    let rig: Value = serde_json::from_slice(header("ce_rig").unwrap()).unwrap();
+    assert_eq!(rig["correlation"], "the-id");
+    assert!(header("ce_traceparent").is_some() && header("ce_no").is_none() && header("ce_data").is_none());
+    assert_eq!(make(&target, &[], br#"{"specversion":"1.0"}"#).unwrap().value, "{}");
+    for (body, refused) in [
+        (&br#"{"specversion":"1.0","data_base64":"AA=="}"#[..], NotAnEvent::Base64),
+        (br#"{"specversion":"1.0","a\u0000b":1}"#, NotAnEvent::BadName),
+        (br#"{"specversion":"1.0","":1}"#, NotAnEvent::BadName),
+    ] {
+        assert_eq!(make(&target, &[], body).unwrap_err(), refused);
     }
 }

@@ -31,6 +31,10 @@ pub(super) async fn answer(world: &SharedWorld, headers: &HeaderMap, body: Bytes
         Ok(Err(SubmitError::Refused(reason))) => {
             text(StatusCode::BAD_GATEWAY, format!("Kafka refused the event: {reason}."))
         }
+        // Published events are written as JSON.
+        Ok(Err(error @ (SubmitError::Misfit(_) | SubmitError::NoSchema(_) | SubmitError::RegistryUnreachable(_)))) => {
+            text(StatusCode::BAD_GATEWAY, error.to_string())
+        }
         Ok(Err(SubmitError::Unreachable(reason))) => {
             let mut unavailable = text(StatusCode::SERVICE_UNAVAILABLE, format!("Kafka can't be reached: {reason}."));
             unavailable.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -6,14 +6,12 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::SegQueue;
 use tidegate_shards::bell::Bell;
-use tidegate_shards::event::EventLimits;
-use tidegate_shards::extractor::Extractors;
 use tidegate_shards::replay::{ReplayLane, ReplayRequest, ReplaySource};
 
 use super::Replayer;
 use crate::config::KafkaSettings;
 use crate::ingress::metrics::IngressMetrics;
-use crate::ingress::{Stop, sleep};
+use crate::ingress::{Decoder, Stop, sleep};
 
 /// Where shards leave their requests.
 #[derive(Debug)]
@@ -71,13 +69,12 @@ impl ReplayThread {
     pub fn start(
         replays: &Arc<Replays>,
         settings: &KafkaSettings,
-        extractors: &Arc<Extractors>,
-        limits: EventLimits,
+        decoder: &Decoder,
         lanes: Vec<ReplayLane>,
         metrics: &Arc<IngressMetrics>,
     ) -> io::Result<Self> {
-        let (extractors, metrics) = (Arc::clone(extractors), Arc::clone(metrics));
-        let replayer = Replayer::new(settings.clone(), extractors, limits, Arc::clone(replays), lanes, metrics);
+        let (decoder, metrics) = (decoder.clone(), Arc::clone(metrics));
+        let replayer = Replayer::new(settings.clone(), decoder, Arc::clone(replays), lanes, metrics);
         let thread = thread::Builder::new().name("replay".to_owned()).spawn(move || replayer.run())?;
         Ok(Self { replays: Arc::clone(replays), thread })
     }

@@ -4,17 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
 use tidegate_shards::clock;
-use tidegate_shards::event::EventLimits;
-use tidegate_shards::extractor::Extractors;
 use tidegate_shards::snapshot::reading::Caches;
 
 use super::Snapshots;
-use super::serve::Server;
+use super::serve::{Server, Stopped};
 use crate::config::KafkaSettings;
-use crate::ingress::kafka::{MessageError, consumer_config, decode};
+use crate::ingress::Decoder;
+use crate::ingress::decoder::MessageError;
+use crate::ingress::kafka::consumer_config;
 use crate::ingress::native::{Batch, Consumer, Message};
 use crate::ingress::progress::{Progress, Verdict};
 use crate::ingress::watch::{Assignment, Partitions, Request, StartFrom, Watch, Watched};
@@ -22,13 +23,14 @@ use crate::kafka::Reachability;
 
 /// Messages taken from librdkafka at once.
 const BATCH_MESSAGES: usize = 1_000;
+/// Pause while the schema of a message is asked for.
+const SCHEMA_PAUSE: Duration = Duration::from_millis(20);
 
 /// The consumer, and the watcher of its topics.
 #[derive(Debug)]
 pub(super) struct Follower {
     snapshots: Arc<Snapshots>,
-    extractors: Arc<Extractors>,
-    limits: EventLimits,
+    decoder: Decoder,
     consumer: Consumer,
     /// The source that each topic of the consumer is.
     sources: Vec<usize>,
@@ -40,12 +42,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn start(
-        snapshots: &Arc<Snapshots>,
-        settings: &KafkaSettings,
-        extractors: Arc<Extractors>,
-        limits: EventLimits,
-    ) -> io::Result<Self> {
+    pub(super) fn start(snapshots: &Arc<Snapshots>, settings: &KafkaSettings, decoder: Decoder) -> io::Result<Self> {
         let cached = settings.source_topics.iter().enumerate().filter(|(source, _)| snapshots.caches_source(*source));
         let (sources, topics): (Vec<_>, Vec<_>) = cached.map(|(source, topic)| (source, topic.clone())).unzip();
         let mut config = consumer_config(settings);
@@ -76,7 +73,7 @@ impl Follower {
         })?;
         let progress = Progress::new(topics.len());
         let snapshots = Arc::clone(snapshots);
-        Ok(Self { snapshots, extractors, limits, consumer, sources, topics, progress, assignments, requests, watcher })
+        Ok(Self { snapshots, decoder, consumer, sources, topics, progress, assignments, requests, watcher })
     }
 
     /// Follows and serves until the gateway stops.
@@ -87,6 +84,9 @@ impl Follower {
                 self.apply(assignment);
             }
             self.consumer.consume(&mut batch);
+            if self.wait_for_schemas(&batch, server).is_err() {
+                break;
+            }
             self.take_batch(&batch);
             if server.serve().is_err() {
                 break;
@@ -153,6 +153,20 @@ impl Follower {
         }
     }
 
+    /// Until the schemas of all messages are known, or known to be unusable, the caches stay as they are.
+    fn wait_for_schemas(&self, batch: &Batch, server: &mut Server) -> Result<(), Stopped> {
+        for message in batch.iter().filter(|message| message.error().is_none()) {
+            while self.decoder.waits_for_schema(&message) {
+                server.serve()?;
+                thread::sleep(SCHEMA_PAUSE);
+                if self.snapshots.stop.requested() {
+                    return Err(Stopped);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn take_batch(&mut self, batch: &Batch) {
         if batch.is_empty() {
             return;
@@ -180,7 +194,7 @@ impl Follower {
         }
         self.progress.done(topic, partition, offset);
         let Some(cache) = caches.get_mut(self.sources[topic]) else { return };
-        match (decode(message, |_| true, &self.extractors, &self.limits), message.key()) {
+        match (self.decoder.decode(message, |_| true), message.key()) {
             (Ok(Some(event)), Some(key)) => cache.put(partition, offset, key, &event.event_type, &event.body),
             (Ok(Some(event)), None) => match &event.subject {
                 Some(subject) => cache.put(partition, offset, subject.as_bytes(), &event.event_type, &event.body),

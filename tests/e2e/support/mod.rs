@@ -12,6 +12,7 @@ pub(crate) mod jwt;
 pub(crate) mod kafka;
 pub(crate) mod longpolling;
 pub(crate) mod metrics;
+pub(crate) mod registry;
 pub(crate) mod service;
 pub(crate) mod sse;
 pub(crate) mod tls;

@@ -171,15 +171,15 @@ fn target(endpoint: &mut Section<'_, '_>, api: &Api<'_>, regex: Option<&Regex>) 
         endpoint.error("target", PRESENT);
         return None;
     }
-    if schema.is_some() && api.surroundings.avro {
-        endpoint.error("schema", format!("with KAFKA_SERIALIZER=avro {NOT_SERVED}"));
-    }
     let name = match endpoint.get("target") {
         None => "http",
         Some(_) => endpoint.word("target", &["http", "kafka", "kinesis", "nats"])?,
     };
     match name {
-        "kafka" => kafka_target(endpoint, regex).map(Target::Kafka),
+        "kafka" => {
+            let schema = schema.filter(|_| api.surroundings.avro).map(Into::into);
+            kafka_target(endpoint, regex).map(|target| Target::Kafka(KafkaTarget { schema, ..target }))
+        }
         "kinesis" | "nats" => {
             endpoint.present_text("topic");
             endpoint.error("target", format!("{name} {NOT_SERVED}"));
@@ -202,7 +202,7 @@ fn kafka_target(endpoint: &mut Section<'_, '_>, regex: Option<&Regex>) -> Option
         }
     }
     let wrap = wrap(endpoint);
-    Some(KafkaTarget { topic: topic?.into(), key: key.map(Into::into), wrap })
+    Some(KafkaTarget { topic: topic?.into(), key: key.map(Into::into), schema: None, wrap })
 }
 
 fn wrap(endpoint: &mut Section<'_, '_>) -> Option<Wrap> {

@@ -211,6 +211,13 @@ fn refusal(error: &SubmitError) -> (StatusCode, String, bool) {
         SubmitError::Unreachable(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("Kafka can't be reached: {reason}."), true)
         }
+        SubmitError::Misfit(reason) => (StatusCode::BAD_REQUEST, format!("Bad request: {reason}."), false),
+        SubmitError::NoSchema(reason) => {
+            (StatusCode::BAD_GATEWAY, format!("The request can't be written in Avro: {reason}."), false)
+        }
+        SubmitError::RegistryUnreachable(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("The schema registry can't be reached: {reason}."), true)
+        }
         SubmitError::Overloaded | SubmitError::ShuttingDown => {
             (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again in a second.".to_owned(), true)
         }
@@ -223,7 +230,8 @@ fn not_taken(error: &SubmitError) -> Answer {
         (status, reason, false) => text(status, reason),
         _ => busy(),
     };
-    reported(answer, Outcome::Unreachable)
+    let outcome = if matches!(error, SubmitError::Misfit(_)) { Outcome::BadRequest } else { Outcome::Unreachable };
+    reported(answer, outcome)
 }
 
 /// A 503 after which a retry helps.
