@@ -73,6 +73,11 @@ impl Fault {
         }
     }
 
+    /// Does it happen to the broker?
+    pub(super) fn is_the_brokers(self) -> bool {
+        self.target() == Target::Broker
+    }
+
     fn target(self) -> Target {
         match self {
             Self::KillNode | Self::FreezeNode | Self::DrainNode | Self::UpgradeNode | Self::ReloadNode => Target::Node,

@@ -23,6 +23,8 @@ use crate::schedule::Schedule;
 /// Longest wait for a broker that was killed or frozen.
 const BROKER_PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Events that a broker must have taken since the last fault before it gets another one.
+const TAKEN_BEFORE_NEXT_FAULT: u64 = 400;
 
 /// What is published.
 #[derive(Clone)]
@@ -71,7 +73,10 @@ impl Flow {
             .set("message.timeout.ms", "0")
             .set("linger.ms", "2")
             .set("reconnect.backoff.max.ms", "500")
-            .create_with_context(Acknowledgements { failure: Arc::clone(&shared.failure) })
+            .create_with_context(Acknowledgements {
+                acknowledged: Arc::clone(&shared.acknowledged),
+                failure: Arc::clone(&shared.failure),
+            })
             .map_err(|error| self.error(error))?;
         let streams = self.partitions * self.groups;
         let mut counts = vec![0; streams as usize];
@@ -196,10 +201,28 @@ pub(super) struct Published {
     pub(super) schedule: OnceLock<Schedule>,
     /// Events handed over since.
     pub(super) sent: AtomicU64,
+    /// Events that Kafka has acknowledged.
+    acknowledged: Arc<AtomicU64>,
+    /// How many those were at the broker's last fault.
+    at_last_fault: AtomicU64,
     failure: Arc<Mutex<Option<String>>>,
 }
 
+impl Published {
+    /// Is the broker back from its last fault? If so, it gets another one now. On a slow machine it would never come back if
+    /// it were killed by the clock alone, and nothing would be tried any more.
+    pub(super) fn broker_may_fail(&self) -> bool {
+        let acknowledged = self.acknowledged.load(Relaxed);
+        let is_back = acknowledged >= self.at_last_fault.load(Relaxed) + TAKEN_BEFORE_NEXT_FAULT;
+        if is_back {
+            self.at_last_fault.store(acknowledged, Relaxed);
+        }
+        is_back
+    }
+}
+
 struct Acknowledgements {
+    acknowledged: Arc<AtomicU64>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -212,10 +235,13 @@ impl ProducerContext for Acknowledgements {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result
-            && let Ok(mut failure) = self.failure.lock()
-        {
-            failure.get_or_insert_with(|| error.to_string());
+        match result {
+            Ok(_) => drop(self.acknowledged.fetch_add(1, Relaxed)),
+            Err((error, _)) => {
+                if let Ok(mut failure) = self.failure.lock() {
+                    failure.get_or_insert_with(|| error.to_string());
+                }
+            }
         }
     }
 }
