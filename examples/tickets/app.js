@@ -49,7 +49,7 @@ async function completeFromShop({ complete }) {
   if (complete) return;
   const answer = await askShop();
   open(answer, { initial: true });
-  for (const { seat, buyer: owner } of answer.sold) sell({ ...hall.seat(seat), ...answer, seat, buyer: owner }, { initial: true });
+  for (const sale of answer.sold) sell({ ...sale, opening: answer.opening }, { initial: true });
 }
 
 function receive({ type, time, data }, how) {

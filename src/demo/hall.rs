@@ -108,7 +108,7 @@ impl Hall {
         self.opening
     }
 
-    /// Number of changes so far: it grows by one with each sale and each reset, so that a viewer notices what it missed.
+    /// Number of changes so far: it grows by one with each sale and each reset.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
