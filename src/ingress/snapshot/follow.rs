@@ -1,6 +1,8 @@
 //! Follows the topics that are cached, from their beginning on. Kafka may be out of reach; who waits for a snapshot then waits.
 
 use std::io;
+use std::iter::Peekable;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -84,11 +86,7 @@ impl Follower {
                 self.apply(assignment);
             }
             self.consumer.consume(&mut batch);
-            if self.wait_for_schemas(&batch, server).is_err() {
-                break;
-            }
-            self.take_batch(&batch);
-            if server.serve().is_err() {
+            if self.take_batch(&batch, server).is_err() || server.serve().is_err() {
                 break;
             }
             if batch.is_empty() {
@@ -153,6 +151,15 @@ impl Follower {
         }
     }
 
+    fn take_batch(&mut self, batch: &Batch, server: &mut Server) -> Result<(), Stopped> {
+        let mut messages = batch.iter().peekable();
+        while messages.peek().is_some() {
+            self.wait_for_schemas(batch, server)?;
+            self.take_known(&mut messages);
+        }
+        Ok(())
+    }
+
     /// Until the schemas of all messages are known, or known to be unusable, the caches stay as they are.
     fn wait_for_schemas(&self, batch: &Batch, server: &mut Server) -> Result<(), Stopped> {
         for message in batch.iter().filter(|message| message.error().is_none()) {
@@ -167,18 +174,19 @@ impl Follower {
         Ok(())
     }
 
-    fn take_batch(&mut self, batch: &Batch) {
-        if batch.is_empty() {
-            return;
-        }
+    /// Takes messages up to the first whose schema is not known: the registry may have forgotten it since it was asked.
+    fn take_known<'m>(&mut self, messages: &mut Peekable<impl Iterator<Item = Message<'m>>>) {
         let snapshots = Arc::clone(&self.snapshots);
         let mut caches = snapshots.caches();
-        for message in batch.iter() {
-            let Some(topic) = self.consumer.topic_index(&message) else { continue };
-            match message.error() {
-                None => self.take(topic, &message, &mut caches),
-                Some(error) => self.take_error(topic, &message, error, &mut caches),
+        while let Some(message) = messages.peek() {
+            if let Some(topic) = self.consumer.topic_index(message) {
+                match message.error() {
+                    None if self.take(topic, message, &mut caches).is_break() => break,
+                    None => {}
+                    Some(error) => self.take_error(topic, message, error, &mut caches),
+                }
             }
+            messages.next();
         }
         for (metrics, source) in snapshots.metrics.topics.iter().zip(&self.sources) {
             if let Some(cache) = caches.get(*source) {
@@ -187,14 +195,19 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, topic: usize, message: &Message<'_>, caches: &mut Caches) {
+    /// Puts a message into its cache, or breaks off where its schema must be asked for first.
+    fn take(&mut self, topic: usize, message: &Message<'_>, caches: &mut Caches) -> ControlFlow<()> {
         let (partition, offset) = (message.partition(), message.offset());
         if !matches!(self.progress.judge(topic, partition, offset), Verdict::New { .. }) {
-            return;
+            return ControlFlow::Continue(());
         }
+        let event = match self.decoder.decode(message, |_| true) {
+            Err(MessageError::SchemaAsked) => return ControlFlow::Break(()),
+            event => event,
+        };
         self.progress.done(topic, partition, offset);
-        let Some(cache) = caches.get_mut(self.sources[topic]) else { return };
-        match (self.decoder.decode(message, |_| true), message.key()) {
+        let Some(cache) = caches.get_mut(self.sources[topic]) else { return ControlFlow::Continue(()) };
+        match (event, message.key()) {
             (Ok(Some(event)), Some(key)) => cache.put(partition, offset, key, &event.event_type, &event.body),
             (Ok(Some(event)), None) => match &event.subject {
                 Some(subject) => cache.put(partition, offset, subject.as_bytes(), &event.event_type, &event.body),
@@ -204,6 +217,7 @@ impl Follower {
             // What is no event was counted and logged by ingress.
             _ => cache.advance(partition, offset + 1),
         }
+        ControlFlow::Continue(())
     }
 
     fn take_error(&mut self, topic: usize, message: &Message<'_>, error: RDKafkaErrorCode, caches: &mut Caches) {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use xtask::programs::{self, Profile};
 use xtask::report::{Report, document};
-use xtask::repository::{self, cargo};
+use xtask::repository;
 
 /// Measures every figure of docs/benchmarks.md with real processes, prints them, and writes them there.
 ///
@@ -37,13 +38,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<Report, String> {
-    let built = cargo(&["build", "--release", "--workspace"]).status();
-    if !built.map_err(|error| format!("cargo does not run: {error}"))?.success() {
-        return Err("the release build failed".to_owned());
-    }
+    let binaries = programs::build(Profile::Release).map_err(|_| "the release build failed")?;
     let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let path = folder.path().join("report.json");
-    let mut figures = Command::new(release_folder()?.join("tidegate-figures"));
+    let mut figures = Command::new(binaries.join("tidegate-figures"));
     figures.arg("measure").arg("--json").arg(&path);
     if arguments.quick {
         figures.arg("--quick");
@@ -56,16 +54,6 @@ fn measure(arguments: &Arguments) -> Result<Report, String> {
         return Err(format!("tidegate-figures ended with {status}"));
     }
     Report::read_json(&path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn release_folder() -> Result<PathBuf, String> {
-    let output = cargo(&["metadata", "--format-version", "1", "--locked", "--no-deps"])
-        .output()
-        .map_err(|error| format!("`cargo metadata` does not run: {error}"))?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))?;
-    let target = metadata["target_directory"].as_str().ok_or("`cargo metadata` names no target directory")?;
-    Ok(PathBuf::from(target).join("release"))
 }
 
 fn conclude(arguments: &Arguments, report: &Report) -> Result<ExitCode, String> {

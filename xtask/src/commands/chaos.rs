@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use xtask::chaos;
+use xtask::programs::Profile;
 use xtask::steps::Steps;
 
 /// Runs several gateways on a Kafka of their own, with thousands of audited clients, under faults from a seed.
@@ -30,15 +31,15 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
     further.extend(arguments.further.iter().cloned());
     let mut steps = Steps::default();
-    add(&mut steps, "chaos", &further);
+    add(&mut steps, "chaos", Profile::Release, &further);
     println!("\n{}", steps.summary());
     ExitCode::from(steps.exit_code())
 }
 
 /// Adds a run with these arguments.
-pub(crate) fn add(steps: &mut Steps, name: &str, arguments: &[String]) {
+pub(crate) fn add(steps: &mut Steps, name: &str, profile: Profile, arguments: &[String]) {
     steps.run(name, || match std::env::current_exe() {
-        Ok(this) => chaos::chaos(&this, arguments),
+        Ok(this) => chaos::chaos(profile, &this, arguments),
         Err(error) => xtask::steps::Outcome::failed(format!("this program can't be found: {error}")),
     });
 }

@@ -21,7 +21,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    // The whole workspace's features, or everything would be built again with others.
     let mut command = cargo(&["test", "--release", "--locked", "--workspace", "--test", "simulation"]);
     command.args(["--", "--nocapture", "no_seed_loses_doubles_or_reorders_an_event"]);
     match arguments.seed {

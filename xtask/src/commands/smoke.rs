@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use xtask::programs::Profile;
 use xtask::smoke;
 use xtask::steps::Steps;
 
@@ -19,5 +20,5 @@ pub(crate) fn add(steps: &mut Steps) {
     let sizes = "--minutes 0.5 --nodes 2 --clients 150 --flood 20 --rate 100 --partitions 4 --groups 10";
     let faults = "--faults kill-broker,freeze-broker,delay-links,flood-slow-clients,fill-disk";
     let arguments: Vec<String> = [sizes, faults].join(" ").split(' ').map(str::to_owned).collect();
-    super::chaos::add(steps, "chaos, briefly", &arguments);
+    super::chaos::add(steps, "chaos, briefly", Profile::Ci, &arguments);
 }

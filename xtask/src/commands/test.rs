@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use xtask::programs::Profile;
 use xtask::repository::cargo;
 use xtask::steps::{self, Outcome, Steps};
 use xtask::{licences, provision, repository, skip};
@@ -13,9 +14,9 @@ use xtask::{licences, provision, repository, skip};
 /// Fetches what the tests need, then checks formatting, lints, licences, tests, benchmarks, load scenarios and the demo.
 ///
 /// Kafka comes through Maven and kosoku from PyPI into .tools; on Debian and as root, missing packages (Java, Maven,
-/// Chromium, Python's venv) are installed. Everything is built in the release profile, which end-to-end tests run.
-/// All steps run, whatever happens; the exit code is that of the first that failed. With CI=true, what would be skipped
-/// for want of something fails.
+/// Chromium, Python's venv) are installed. Everything is built in the profile `ci`: release without link-time
+/// optimization; only the demo is built as the README says. All steps run, whatever happens; the exit code is that of the
+/// first that failed. With CI=true, what would be skipped for want of something fails.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Only what needs neither Kafka nor a browser: formatting, lints, licences, unit tests.
@@ -51,8 +52,8 @@ fn prepare() -> Outcome {
 }
 
 fn lints() -> Outcome {
-    let arguments = ["clippy", "--workspace", "--all-targets", "--release", "--locked", "--", "--deny", "warnings"];
-    steps::command(&mut cargo(&arguments))
+    let mut command = in_profile("clippy");
+    steps::command(command.args(["--all-targets", "--", "--deny", "warnings"]))
 }
 
 fn check_licences() -> Outcome {
@@ -67,7 +68,14 @@ fn check_licences() -> Outcome {
 }
 
 fn unit_tests() -> Command {
-    cargo(&["test", "--workspace", "--release", "--locked", "--no-fail-fast", "--lib", "--bins", "--test", "tidy"])
+    let mut command = in_profile("test");
+    command.args(["--no-fail-fast", "--lib", "--bins", "--test", "tidy"]);
+    command
+}
+
+/// One of cargo's commands for the whole workspace, in the profile of the tests.
+fn in_profile(command: &str) -> Command {
+    cargo(&[command, "--workspace", "--locked", "--profile", Profile::Ci.name()])
 }
 
 /// All tests; those that had to skip something are listed at the end.
@@ -76,8 +84,8 @@ fn tests() -> Outcome {
         Ok(record) => record,
         Err(error) => return Outcome::failed(format!("can't write to {}: {error}", repository::tools().display())),
     };
-    let mut command = cargo(&["test", "--workspace", "--release", "--locked", "--no-fail-fast"]);
-    command.env(skip::RECORD, &record);
+    let mut command = in_profile("test");
+    command.arg("--no-fail-fast").env(skip::RECORD, &record);
     if let Some(chromium) = provision::chromium() {
         command.env("CHROMIUM", chromium);
     }

@@ -2,15 +2,19 @@
 
 use serde_json::Value;
 
+use crate::programs::{self, Profile};
 use crate::repository::cargo;
 use crate::steps::{self, Outcome};
 
 /// Runs each benchmark of the workspace once.
 #[must_use]
 pub fn benchmarks() -> Outcome {
-    match super::metadata().map(|metadata| count(&metadata)) {
+    match programs::metadata().map(|metadata| count(&metadata)) {
         Ok(0) => Outcome::failed("no package has a benchmark"),
-        Ok(_) => steps::command(&mut cargo(&["bench", "--workspace", "--bench", "*", "--locked", "--", "--test"])),
+        Ok(_) => {
+            let arguments = ["bench", "--workspace", "--bench", "*", "--locked", "--profile", Profile::Ci.name()];
+            steps::command(cargo(&arguments).args(["--", "--test"]))
+        }
         Err(reason) => Outcome::failed(reason),
     }
 }

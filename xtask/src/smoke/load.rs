@@ -1,11 +1,12 @@
 //! Every scenario of the load generator against a gateway of its own, for a second or two: do both still do their work,
 //! and is nothing lost? Nothing is measured.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::process::Process;
-use crate::repository::{self, cargo};
+use crate::programs::{self, Profile};
+use crate::repository;
 use crate::steps::{self, Outcome};
 
 /// Arguments of `tidegate-load`, one line per run.
@@ -40,21 +41,10 @@ const SETTINGS: [(&str, &str); 6] = [
 /// Runs every scenario against a fresh gateway; stops at the first that fails.
 #[must_use]
 pub fn load() -> Outcome {
-    let build = ["build", "--release", "--locked", "--workspace"];
-    match steps::command(&mut cargo(&build)) {
-        Outcome::Passed => {}
-        failure => return failure,
+    match programs::build(Profile::Ci) {
+        Ok(folder) => run_all(&folder).unwrap_or_else(Outcome::failed),
+        Err(failure) => failure,
     }
-    match binaries().and_then(|folder| run_all(&folder)) {
-        Ok(outcome) => outcome,
-        Err(reason) => Outcome::failed(reason),
-    }
-}
-
-fn binaries() -> Result<PathBuf, String> {
-    let metadata = super::metadata()?;
-    let target = metadata["target_directory"].as_str().ok_or("`cargo metadata` names no target directory")?;
-    Ok(Path::new(target).join("release"))
 }
 
 fn run_all(binaries: &Path) -> Result<Outcome, String> {
