@@ -50,6 +50,8 @@ pub struct Nodes {
     key: CallKey,
     correlation: CorrelationKey,
     poll_timeout: Duration,
+    /// Bound of the body of a call, known from [`Self::start`] on.
+    max_call_bytes: OnceLock<usize>,
     directory: Mutex<Directory>,
     calls: mpsc::Sender<Call>,
     waiting: Mutex<Option<mpsc::Receiver<Call>>>,
@@ -67,6 +69,9 @@ pub struct NodeCounts {
     /// Calls that none answered in time.
     pub unreachable: AtomicU64,
 }
+
+/// The port for other nodes, what it serves from, and the bound of a body.
+type Port = (TcpListener, NodeDesk, AnswerDesk, usize);
 
 /// Takes the answer of a call to another node; `None` where none came.
 type Reply = Box<dyn FnOnce(Option<(StatusCode, Bytes)>) + Send>;
@@ -92,6 +97,7 @@ impl Nodes {
             key: CallKey::derive_from(cookie),
             correlation,
             poll_timeout: longest_poll + CALL_TIMEOUT,
+            max_call_bytes: OnceLock::new(),
             directory: Mutex::new(Directory::new(me)),
             calls,
             waiting: Mutex::new(Some(waiting)),
@@ -103,13 +109,7 @@ impl Nodes {
     }
 
     /// Reads the topic, tells the others that this node is reached at `address`, and serves their calls.
-    fn follow(
-        self: &Arc<Self>,
-        kafka: &KafkaSettings,
-        topic: &str,
-        address: String,
-        port: (TcpListener, NodeDesk, AnswerDesk),
-    ) -> io::Result<()> {
+    fn follow(self: &Arc<Self>, kafka: &KafkaSettings, topic: &str, address: String, port: Port) -> io::Result<()> {
         let follower = Arc::downgrade(self);
         let log = CompactedLog::start(
             kafka,
@@ -177,12 +177,12 @@ impl Nodes {
         mut waiting: mpsc::Receiver<Call>,
         log: &Arc<CompactedLog>,
         address: String,
-        (listener, desk, answers): (TcpListener, NodeDesk, AnswerDesk),
+        (listener, desk, answers, max_call_bytes): Port,
         mut stopped: watch::Receiver<bool>,
     ) {
         let id = format!("{:016x}", self.me);
         tokio::spawn(async move {
-            if let Err(error) = port::serve(listener, desk, answers).await {
+            if let Err(error) = port::serve(listener, desk, answers, max_call_bytes).await {
                 tracing::error!(%error, "the port for other nodes has ended");
             }
         });
@@ -294,6 +294,10 @@ impl Peers for Nodes {
         match outcome {
             Ok(to) => {
                 let body = wire::set_request(at, &subscriptions, &identity);
+                if self.max_call_bytes.get().is_some_and(|max| body.len() > *max) {
+                    let _nobody_waits_any_more = reply.send(Ok(SetOutcome::Refused(wire::TOO_LARGE.to_owned())));
+                    return;
+                }
                 let reply = Box::new(move |answer: Option<(StatusCode, Bytes)>| {
                     let outcome = answer.map_or(Err(Unreachable), |(status, body)| wire::set_outcome(status, &body));
                     let _nobody_waits_any_more = reply.send(outcome);

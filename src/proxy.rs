@@ -6,6 +6,7 @@
 
 pub mod apis;
 pub mod file;
+mod offsets;
 pub mod request_log;
 pub mod store;
 

@@ -57,6 +57,16 @@ impl<T> Pending<T> {
     /// # Errors
     /// [`Full`] with the value.
     pub fn insert(&mut self, value: T, deadline_ms: u64) -> Result<CorrelationId, Full<T>> {
+        let id = self.hold(value)?;
+        self.expire_at(id, deadline_ms);
+        Ok(id)
+    }
+
+    /// Keeps `value` until its answer comes or it is taken out; [`Self::expire_at`] gives it a deadline. The id names it.
+    ///
+    /// # Errors
+    /// [`Full`] with the value.
+    pub fn hold(&mut self, value: T) -> Result<CorrelationId, Full<T>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < self.max => {
@@ -67,9 +77,14 @@ impl<T> Pending<T> {
         };
         let entry = &mut self.slots[slot as usize];
         entry.value = Some(value);
-        let generation = entry.generation;
-        self.wheel.insert(deadline_ms, u64::from(slot) << 32 | u64::from(generation));
-        Ok(CorrelationId { instance: self.instance, slot, generation })
+        Ok(CorrelationId { instance: self.instance, slot, generation: entry.generation })
+    }
+
+    /// Gives a deadline to what `id` names, if it still waits. Of several deadlines the earliest counts.
+    pub fn expire_at(&mut self, id: CorrelationId, deadline_ms: u64) {
+        if self.get_mut(id).is_some() {
+            self.wheel.insert(deadline_ms, u64::from(id.slot) << 32 | u64::from(id.generation));
+        }
     }
 
     /// Whether one more may wait.
@@ -191,6 +206,33 @@ mod tests {
         pending.expire(1_000, |id, value| expired.push((id, value)));
         assert_eq!(expired, [(late, 1)]);
         assert_eq!(pending.remove(late), None);
+    }
+
+    #[test]
+    fn what_is_held_has_no_deadline_until_it_gets_one() {
+        let mut pending = pending();
+        let held = pending.hold(1).unwrap();
+        let mut expired = Vec::new();
+        pending.expire(1_000_000, |id, value| expired.push((id, value)));
+        assert_eq!((expired.len(), pending.len()), (0, 1));
+        pending.expire_at(held, 1_002_000);
+        pending.expire(1_001_950, |id, value| expired.push((id, value)));
+        assert!(expired.is_empty());
+        pending.expire(1_002_000, |id, value| expired.push((id, value)));
+        assert_eq!(expired, [(held, 1)]);
+    }
+
+    #[test]
+    fn a_deadline_for_what_has_ended_touches_nobody_and_takes_no_memory() {
+        let mut pending = pending();
+        let old = pending.hold(1).unwrap();
+        pending.remove(old).unwrap();
+        let next = pending.hold(2).unwrap();
+        pending.expire_at(old, 1_000);
+        pending.expire_at(CorrelationId { instance: 8, ..next }, 1_000);
+        assert!(pending.wheel.is_empty());
+        pending.expire(2_000, |_, _| panic!("nothing is due"));
+        assert_eq!(pending.remove(next), Some(2));
     }
 
     #[test]

@@ -106,16 +106,25 @@ pub struct Interest {
     types: HashMap<Box<str>, Wanted, RandomState>,
     /// Types that were given up, in the order in which they were.
     unwanted: VecDeque<(u64, Box<str>)>,
+    /// What the names in `unwanted` take, as [`kept_bytes`] counts it.
+    unwanted_bytes: usize,
 }
 
 /// Types that are kept although nobody wants them at the moment.
 const MAX_UNWANTED: usize = 4_096;
+/// Bytes that their names may take, since clients may want types of any length.
+const MAX_UNWANTED_BYTES: usize = 8 << 20;
+
+/// A name is there twice: in the order of the unwanted types, and as the key.
+fn kept_bytes(event_type: &str) -> usize {
+    2 * event_type.len()
+}
 
 impl Interest {
-    /// Nobody wants anything yet. A type is kept for `keep_ms` after the last shard has given it up.
+    /// Nobody wants anything yet. A type is kept for `keep_ms` after the last shard has given it up, if there is room.
     #[must_use]
     pub fn new(shards: usize, keep_ms: u64) -> Self {
-        Self { shards, keep_ms, types: HashMap::default(), unwanted: VecDeque::new() }
+        Self { shards, keep_ms, types: HashMap::default(), unwanted: VecDeque::new(), unwanted_bytes: 0 }
     }
 
     /// Records that `shard` wants the type on these transports too; `now` is where the node is.
@@ -141,6 +150,12 @@ impl Interest {
         wanted.union = wanted.shards.iter().fold(Transports::NONE, |union, shard| union.union(*shard));
         if wanted.union.is_empty() {
             wanted.unwanted_since_ms = now_ms;
+            self.expire(now_ms);
+            if self.unwanted_bytes + kept_bytes(event_type) > MAX_UNWANTED_BYTES {
+                self.types.remove(event_type);
+                return;
+            }
+            self.unwanted_bytes += kept_bytes(event_type);
             self.unwanted.push_back((now_ms, event_type.into()));
             self.expire(now_ms);
         }
@@ -156,6 +171,7 @@ impl Interest {
             if self.types.get(event_type).is_some_and(over) {
                 self.types.remove(event_type);
             }
+            self.unwanted_bytes -= kept_bytes(event_type);
             self.unwanted.pop_front();
         }
     }
@@ -217,5 +233,26 @@ mod tests {
         assert!(!interest.wants("a") && !interest.has_unwanted());
         interest.add(0, "a".into(), Transports::WS, &later);
         assert_eq!(interest.kept_since("a"), Some(&later));
+    }
+
+    #[test]
+    fn names_of_unwanted_types_take_no_more_than_their_bytes_and_do_not_drive_out_those_that_are_kept() {
+        let (mut interest, now) = (Interest::new(1, 100), Vector::default());
+        let long = |number: usize| format!("{number}{}", "x".repeat(MAX_UNWANTED_BYTES / 8)).into_boxed_str();
+        let give_up = |interest: &mut Interest, event_type: Box<str>, now_ms| {
+            interest.add(0, event_type.clone(), Transports::WS, &now);
+            interest.remove(0, &event_type, now_ms);
+        };
+        give_up(&mut interest, "short".into(), 0);
+        (0..20).for_each(|number| give_up(&mut interest, long(number), 1));
+        let kept: Vec<_> = (0..20).filter(|number| interest.wants(&long(*number))).collect();
+        assert_eq!(kept, [0, 1, 2]);
+        assert!(interest.wants("short") && interest.unwanted_bytes <= MAX_UNWANTED_BYTES);
+        give_up(&mut interest, "another".into(), 2);
+        assert!(interest.wants("another"), "what fits is kept");
+        give_up(&mut interest, long(20), 101);
+        assert!(interest.wants(&long(20)), "there is room again");
+        interest.expire(1_000);
+        assert!(!interest.has_unwanted() && interest.unwanted_bytes == 0 && interest.types.is_empty());
     }
 }

@@ -19,11 +19,16 @@ struct Entry<T> {
 
 /// The buffer of one session; `T` is whatever leads to an event's body.
 ///
-/// Every entry has an id of its own. Where a producer uses an id again, a suffix tells the entries apart, since a poll with
-/// an ambiguous id would lose or repeat events for ever.
+/// Every entry has an id of its own. Where a producer uses an id again, a suffix tells the entries apart, since a poll
+/// with an ambiguous id would lose or repeat events for ever. The ids that the client may present next count as taken
+/// even when their entries are forgotten: otherwise what came before the id's second use would seem to be seen.
 #[derive(Clone, Debug)]
 pub struct Session<T> {
     entries: VecDeque<Entry<T>>,
+    /// The id that the client has presented last.
+    presented: String,
+    /// The id of the last answer.
+    answered: String,
     repeated_ids: u64,
     last_call_ms: u64,
     hasher: ahash::RandomState,
@@ -35,18 +40,43 @@ pub struct Poll<'a, T> {
     /// The id to present in the next call.
     pub last_event_id: &'a str,
     entries: vec_deque::Iter<'a, Entry<T>>,
+    /// How many of them it gets.
+    count: usize,
 }
 
 impl<'a, T> Poll<'a, T> {
     /// The events after the id that was presented, oldest first.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &'a T> + use<'a, T> {
-        self.entries.clone().map(|entry| &entry.event)
+        self.entries.clone().take(self.count).map(|entry| &entry.event)
     }
 
     /// Whether there is nothing new.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.len() == 0
+        self.count == 0
+    }
+
+    /// Whether the next call finds nothing that is there already.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.count == self.entries.len()
+    }
+
+    /// Leaves to the next call what would pass `max_bytes`, by the size of each event. The first event always stays: a client
+    /// that got nothing would never get past it.
+    #[must_use]
+    pub fn within(mut self, max_bytes: usize, bytes: impl Fn(&T) -> usize) -> Self {
+        let mut total_bytes = 0;
+        let fits = |entry: &&Entry<T>| {
+            total_bytes += bytes(&entry.event);
+            total_bytes <= max_bytes
+        };
+        let fitting = self.entries.clone().take_while(fits).count();
+        self.count = fitting.max(1).min(self.entries.len());
+        if let Some(last) = self.count.checked_sub(1).and_then(|at| self.entries.clone().nth(at)) {
+            self.last_event_id = &last.id;
+        }
+        self
     }
 }
 
@@ -54,12 +84,35 @@ impl<T> Session<T> {
     /// A session opened at `now_ms`.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
-        Self { entries: VecDeque::new(), repeated_ids: 0, last_call_ms: now_ms, hasher: ahash::RandomState::new() }
+        Self {
+            entries: VecDeque::new(),
+            presented: String::new(),
+            answered: String::new(),
+            repeated_ids: 0,
+            last_call_ms: now_ms,
+            hasher: ahash::RandomState::new(),
+        }
     }
 
     /// Notes a call at `now_ms`; the session's life starts anew.
     pub fn touch(&mut self, now_ms: u64) {
         self.last_call_ms = self.last_call_ms.max(now_ms);
+    }
+
+    /// Notes the id that a call presents.
+    pub fn note_presented(&mut self, last_event_id: &str) {
+        last_event_id.clone_into(&mut self.presented);
+    }
+
+    /// Notes the id that the client is given to present in its next call.
+    pub fn note_answered(&mut self, last_event_id: &str) {
+        last_event_id.clone_into(&mut self.answered);
+    }
+
+    /// Events that the client has not said it has.
+    #[must_use]
+    pub fn unseen(&self) -> usize {
+        self.after(&self.presented).events().len()
     }
 
     /// When the session ends unless another call comes before, in milliseconds.
@@ -72,7 +125,7 @@ impl<T> Session<T> {
     pub fn push(&mut self, id: &str, event: T) -> Option<T> {
         let forgotten = if self.entries.len() == MAX_BUFFERED_EVENTS { self.entries.pop_front() } else { None };
         let mut unique = Cow::Borrowed(id);
-        while unique == FIRST_EVENT || self.position(&unique).is_some() {
+        while self.is_taken(&unique) {
             self.repeated_ids += 1;
             unique = Cow::Owned(format!("{id}#{}", self.repeated_ids));
         }
@@ -89,6 +142,7 @@ impl<T> Session<T> {
         Poll {
             last_event_id: self.entries.back().map_or(FIRST_EVENT, |entry| &entry.id),
             entries: self.entries.range(start..),
+            count: self.entries.len() - start,
         }
     }
 
@@ -102,6 +156,10 @@ impl<T> Session<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    fn is_taken(&self, id: &str) -> bool {
+        id == FIRST_EVENT || id == self.answered || id == self.presented || self.position(id).is_some()
     }
 
     /// Place of the newest entry with this id; most polls present the newest of all.
@@ -166,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_for_one_answer_comes_with_the_next_and_one_event_always_fits() {
+        let session = session(&["a", "b", "c", "d"]);
+        // Each event takes its number times ten bytes, from 0 on.
+        let poll = |last_event_id: &str, max_bytes| {
+            let poll = session.after(last_event_id).within(max_bytes, |event| event * 10);
+            (poll.last_event_id.to_owned(), poll.events().copied().collect::<Vec<_>>(), poll.is_whole())
+        };
+        assert_eq!(poll(FIRST_EVENT, 60), ("d".to_owned(), vec![0, 1, 2, 3], true));
+        assert_eq!(poll(FIRST_EVENT, 59), ("c".to_owned(), vec![0, 1, 2], false));
+        assert_eq!(poll("c", 59), ("d".to_owned(), vec![3], true));
+        assert_eq!(poll("b", 1), ("c".to_owned(), vec![2], false));
+        assert_eq!(poll("d", 1), ("d".to_owned(), vec![], true));
+    }
+
+    #[test]
     fn an_empty_session_answers_with_the_first_event() {
         assert_eq!(poll(&session(&[]), "anything"), (FIRST_EVENT.to_owned(), vec![]));
     }
@@ -190,6 +263,21 @@ mod tests {
         assert!(session.after(&last_event_id).is_empty());
         session.push("a", 3);
         assert_eq!(poll(&session, &last_event_id).1, [3]);
+    }
+
+    #[test]
+    fn an_id_that_the_client_may_present_is_no_other_events_after_its_own_was_forgotten() {
+        let note: [fn(&mut Session<usize>, &str); 2] = [Session::note_presented, Session::note_answered];
+        for note in note {
+            let mut session = session(&["7"]);
+            note(&mut session, "7");
+            for event in 1..=MAX_BUFFERED_EVENTS {
+                session.push(&format!("another {event}"), event);
+            }
+            session.push("7", 201);
+            session.push("8", 202);
+            assert_eq!(poll(&session, "7").1, (3..=202).collect::<Vec<_>>(), "none of them counts as seen");
+        }
     }
 
     #[test]

@@ -160,9 +160,9 @@ pub enum SetOutcome {
 pub struct PollAnswer {
     /// The JSON body.
     pub body: Bytes,
-    /// The newest id, for the cookie.
+    /// The id of the newest event in it, for the cookie.
     pub last_event_id: String,
-    /// The cursor of the newest event, where the client asked for cursors.
+    /// The cursor of that event, where the client asked for cursors.
     pub cursor: Option<String>,
 }
 

@@ -164,7 +164,9 @@ impl Node {
             let (reply, done) = oneshot::channel();
             lane.send(Control::SetApis { table: Arc::clone(table), reply }).map(|()| done)
         };
-        self.lanes.iter().map(set).collect()
+        // The others get it even if one is full.
+        let sent: Vec<_> = self.lanes.iter().map(set).collect();
+        sent.into_iter().collect()
     }
 
     /// Serves new TLS connections with this configuration from now on; open ones are left alone.
@@ -182,7 +184,9 @@ impl Node {
     /// # Errors
     /// [`ControlFull`] when a shard is far behind; some shards may have the new keys then.
     pub fn set_keys(&self, issuer: usize, keys: &Arc<[Key]>) -> Result<(), ControlFull> {
-        self.lanes.iter().try_for_each(|lane| lane.send(Control::SetKeys { issuer, keys: Arc::clone(keys) }))
+        let set = |lane: &ControlLane| lane.send(Control::SetKeys { issuer, keys: Arc::clone(keys) });
+        // The others get them even if one is full.
+        self.lanes.iter().map(set).fold(Ok(()), Result::and)
     }
 
     /// Who brings correlated answers to the shards.
@@ -352,4 +356,36 @@ fn start_clock(lanes: Arc<[ControlLane]>) -> io::Result<(JoinHandle<()>, Arc<Ato
         }
     })?;
     Ok((thread, stopped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Inbox;
+
+    #[test]
+    fn a_shard_that_is_far_behind_keeps_nothing_from_the_others() {
+        let (behind, full) = lane();
+        while behind.send(Control::Ping(oneshot::channel().0)).is_ok() {}
+        let (lane, inbox) = lane();
+        let node = Node {
+            threads: Vec::new(),
+            clock: None,
+            lanes: [behind, lane].into(),
+            metrics: Vec::new(),
+            listening: Listening::default(),
+        };
+        let table = Arc::<ApiTable>::default();
+        assert!(node.set_apis(&table).is_err());
+        assert!(matches!(inbox.control.pop(), Some(Control::SetApis { .. })));
+        assert_eq!(node.set_keys(0, &[].into()), Err(ControlFull));
+        assert!(matches!(inbox.control.pop(), Some(Control::SetKeys { .. })));
+        while full.control.pop().is_some() {}
+        assert_eq!(node.set_apis(&table).map(|waited| waited.len()), Ok(2));
+    }
+
+    fn lane() -> (ControlLane, Inbox) {
+        let (_events, control, inbox) = lanes(4);
+        (control, inbox)
+    }
 }

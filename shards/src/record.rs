@@ -165,7 +165,8 @@ fn try_write(
         let (offset, len) = writer.append(&[&event.body])?;
         body = Range { offset, len };
     }
-    if cursor_range.len == 0 && transports.contains(Transports::LONG_POLLING) {
+    // Also where the frame has it: a shard takes it from here for what it tells of its own accord.
+    if cursor_range.len == 0 && transports.intersects(Transports::LONG_POLLING.union(Transports::WS_CURSOR)) {
         let (offset, len) = writer.append(&[cursor.as_bytes()])?;
         cursor_range = Range { offset, len };
     }
@@ -303,6 +304,18 @@ mod tests {
         assert!(text(record.sse.get()).starts_with("event: seat.sold\nid: abc\ndata: "));
         assert_eq!(text(record.cursor.get()), "abc");
         assert_eq!(text(record.body.get()).as_bytes(), &*event().body);
+    }
+
+    #[test]
+    fn whoever_gets_cursors_leaves_them_with_the_record() {
+        for transport in [Transports::SSE, Transports::LONG_POLLING, Transports::WS_CURSOR, Transports::WS] {
+            let mut writer = SegmentWriter::new(0, 4096);
+            let position = Position { partition: 0, offset: 0 };
+            let range = write(&mut writer, &event(), position, "abc", 0, transport, &mut Scratch::default()).unwrap();
+            let Range { offset, len } = read(writer.segment(), range).cursor.get();
+            let expected = if transport == Transports::WS { "" } else { "abc" };
+            assert_eq!(writer.segment().bytes(offset, len), expected.as_bytes(), "{transport:?}");
+        }
     }
 
     #[test]

@@ -57,9 +57,23 @@ pub enum Replayed {
     Done(Vector),
 }
 
+/// Held by every client that takes part in a pass, for as long as it does: a pass that nobody is in any more need not go on.
+#[derive(Clone, Debug, Default)]
+pub struct PassTicket(Arc<()>);
+
+impl PassTicket {
+    /// Is this the only one there is?
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
 /// A client of a pass.
 #[derive(Debug)]
 pub struct Joined {
+    /// That it takes part.
+    pub ticket: PassTicket,
     /// The client.
     pub address: Address,
     /// Where it begins, where that was not known before.

@@ -44,6 +44,24 @@ fn proxies_are_trusted_by_address_and_network() {
 }
 
 #[test]
+fn every_setting_is_in_the_operators_guide_with_its_default() {
+    let guide = include_str!("../../docs/operations.md");
+    let (_, section) = guide.split_once("\n## Settings\n").expect("a section on settings");
+    let (section, _) = section.split_once("\n## ").expect("another section");
+    let named: Vec<_> = section.split('`').skip(1).step_by(2).collect();
+    for setting in catalogue::CATALOGUE.iter().filter(|setting| !setting.variable.starts_with("TEST_")) {
+        assert!(named.contains(&setting.variable), "{} is missing in docs/operations.md", setting.variable);
+    }
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    for (variable, rest) in rows {
+        let setting = catalogue::setting(variable).unwrap_or_else(|| panic!("docs/operations.md: no {variable}"));
+        let default = rest.split(" | ").next();
+        let expected = setting.default.map(|default| format!("`{default}`"));
+        assert!(expected.is_none() || expected.as_deref() == default, "docs/operations.md: default of {variable}");
+    }
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset() {
     assert_eq!(valid(&[("INBOUND_PORT", " "), ("KAFKA_BROKERS", "")]).inbound_port, 4000);
 }
@@ -213,8 +231,26 @@ fn a_key_that_does_not_fit_its_algorithm_is_refused_with_its_reason() {
         assert_eq!(problems(&[("JWT_ISSUERS", issuers)])[0].variable, "JWT_ISSUERS", "{issuers}");
     }
     let two = r#"[{"issuer":"a","audience":"x","secret":"s"},{"issuer":"b","jwks":"http://id.example/keys"}]"#;
+    for (issuers, told) in [(r#"["hunter2"]"#, "column"), (r#"[{"secret":"hunter2","sceret":"a"}]"#, "`sceret`")] {
+        let text = problems(&[("JWT_ISSUERS", issuers)])[0].to_string();
+        assert!(text.contains(told) && !text.contains("hunter2"), "{text}");
+    }
     let config = valid(&[("JWT_ISSUERS", two)]);
     assert_eq!((config.tokens.settings.issuers.len(), config.tokens.remote.len()), (2, 1));
+}
+
+#[test]
+fn the_default_algorithm_is_the_secrets_alone() {
+    let files = ["rsa", "p384"].map(|name| format!("{}/tests/data/keys/{name}.pem", env!("CARGO_MANIFEST_DIR")));
+    let (secret, files) = (("JWT_SECRET_KEY", "a secret of more than thirty-two bytes"), files.join(","));
+    let files = ("JWT_KEY_FILES", files.as_str());
+    let algorithms = |settings: &[(&str, &str)]| -> Vec<String> {
+        let issuers = valid(settings).tokens.settings.issuers;
+        issuers.iter().flat_map(|issuer| &*issuer.keys).map(|key| format!("{:?}", key.algorithms())).collect()
+    };
+    assert_eq!(algorithms(&[secret, files]), ["{Hs256}", "{Rs256}", "{Es384}"]);
+    assert_eq!(algorithms(&[secret, files, ("JWT_ALG", "HS512,PS256,ES384")]), ["{Hs512}", "{Ps256}", "{Es384}"]);
+    assert_eq!(problems(&[files, ("JWT_ALG", "RS256")])[0].variable, "JWT_KEY_FILES", "what is named is for all keys");
 }
 
 #[test]

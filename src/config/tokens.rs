@@ -135,16 +135,15 @@ fn check(reader: &mut Reader<'_>, variable: &'static str) -> Check {
     })
 }
 
-/// The issuer that settings of their own describe.
+/// The issuer that settings of their own describe. The default of `JWT_ALG` is for the secret alone: keys in files and
+/// sets are for the usual algorithm of their kind.
 fn own_entry(reader: &Reader<'_>) -> Entry {
-    let secret = reader.text("JWT_SECRET_KEY");
-    let algorithms =
-        if secret.is_some() || reader.values().is_set("JWT_ALG") { reader.list("JWT_ALG") } else { Vec::new() };
+    let algorithms = if reader.values().is_set("JWT_ALG") { reader.list("JWT_ALG") } else { Vec::new() };
     Entry {
         issuer: reader.text("JWT_ISSUER"),
         audience: OneOrMany::Many(reader.list("JWT_AUDIENCE")),
         algorithms: OneOrMany::Many(algorithms),
-        secret,
+        secret: reader.text("JWT_SECRET_KEY"),
         keys: OneOrMany::Many(reader.list("JWT_KEY_FILES")),
         jwks: reader.text("JWT_JWKS"),
     }
@@ -153,12 +152,22 @@ fn own_entry(reader: &Reader<'_>) -> Entry {
 fn entries(reader: &mut Reader<'_>) -> Vec<Entry> {
     const REMEDY: &str = "Give a list of issuers as JSON, or the path of a file that holds one; see docs/operations.md";
     let Some(text) = reader.text("JWT_ISSUERS") else { return Vec::new() };
-    let read = super::json_or_file(&text)
-        .and_then(|json| serde_json::from_str(&json).map_err(|error| format!("not a list of issuers ({error})")));
+    let read = super::json_or_file(&text).and_then(|json| {
+        serde_json::from_str(&json).map_err(|error| format!("not a list of issuers ({})", told(&error)))
+    });
     read.unwrap_or_else(|wrong| {
         reader.problem("JWT_ISSUERS", wrong, REMEDY);
         Vec::new()
     })
+}
+
+/// What is wrong with JSON that may hold secrets: only messages that name members, not values, are told in full.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if ["unknown field", "missing field", "duplicate field"].iter().any(|start| text.starts_with(start)) {
+        return text;
+    }
+    format!("at line {}, column {}", error.line(), error.column())
 }
 
 struct Building {
@@ -180,10 +189,12 @@ impl Building {
         }
         let allowed: Algorithms = allowed.into_iter().collect();
         let mut keys = Vec::new();
+        let is_own = variable == "JWT_SECRET_KEY";
         if let Some(secret) = &entry.secret {
+            let by_default = is_own && entry.algorithms.texts().is_empty();
+            let allowed = if by_default { Algorithm::Hs256.into() } else { allowed };
             keys.extend(self.secret(reader, variable, secret, allowed));
         }
-        let is_own = variable == "JWT_SECRET_KEY";
         for path in entry.keys.texts() {
             let place = if is_own { "JWT_KEY_FILES" } else { variable };
             let read = std::fs::read_to_string(path).map_err(|error| format!("{path:?} can't be read ({error})"));

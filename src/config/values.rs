@@ -28,13 +28,28 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The value in quotes; of a long one, its beginning.
+/// The value in quotes, without logins; of a long one, its beginning.
 fn shown(value: &str) -> String {
     const MAX_CHARACTERS: usize = 100;
+    let value = without_logins(value);
     match value.char_indices().nth(MAX_CHARACTERS) {
         Some((end, _)) => format!("{:?}…", &value[..end]),
         None => format!("{value:?}"),
     }
+}
+
+/// The value with `…` where a URL, or a host, has a user name and password before it.
+fn without_logins(value: &str) -> String {
+    // Quotes end a URL within JSON; elsewhere they may be part of a password.
+    let pieces = if value.starts_with(['{', '[']) { value.split_inclusive('"').collect() } else { vec![value] };
+    let masked = pieces.into_iter().map(|piece| match piece.rsplit_once('@') {
+        Some((login, host)) if login.contains(':') => {
+            let scheme = login.find("://").map_or("", |end| &login[..end + 3]);
+            format!("{scheme}…@{host}")
+        }
+        _ => piece.to_owned(),
+    });
+    masked.collect()
 }
 
 /// The texts of all settings; an empty text counts as unset.
@@ -45,8 +60,10 @@ pub struct Values {
 
 impl fmt::Debug for Values {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown =
-            |variable: &str| if is_secret(variable) { "(not shown)" } else { self.text_of(variable).unwrap_or("") };
+        let shown = |variable: &str| {
+            let text = if is_secret(variable) { "(not shown)" } else { self.text_of(variable).unwrap_or("") };
+            without_logins(text)
+        };
         formatter.debug_map().entries(self.texts.keys().map(|variable| (variable, shown(variable)))).finish()
     }
 }
@@ -190,5 +207,37 @@ impl<'a> Reader<'a> {
             self.problem(variable, "unknown value", format!("Use one of: {}", allowed.join(", ")));
             words[0].1
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn issuers_are_not_shown_since_they_may_hold_secrets() {
+        let values = Values::default().with("JWT_ISSUERS", r#"[{"secret":"hunter2","sceret":"a"}]"#);
+        let problems = Config::validate(&values).expect_err("a member that there isn't");
+        let shown: String = problems.iter().map(ToString::to_string).collect();
+        assert!(shown.contains("JWT_ISSUERS=(not shown)") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_login_is_left_out_of_a_value_that_is_shown() {
+        for (value, shown) in [
+            ("http://user:hunter2@auth.example/check", "http://…@auth.example/check"),
+            ("ftp://user@auth.example", "ftp://…@auth.example"),
+            ("user:hunter2@schemas:8081", "…@schemas:8081"),
+            ("http://user:hun\"ter 2@x@host", "http://…@host"),
+            (r#"[{"url":"http://user:hunter2@a"},{"mail":"a@b"}]"#, r#"[{"url":"http://…@a"},{"mail":"a@b"}]"#),
+            ("/run/app@2/keys.json", "/run/app@2/keys.json"),
+            ("http://host:80/", "http://host:80/"),
+        ] {
+            assert_eq!(without_logins(value), shown, "{value}");
+        }
+        let value = Some(format!("http://{}:hunter2@host", "u".repeat(95)));
+        let long = Problem { variable: "JWT_JWKS", value, wrong: String::new(), remedy: String::new() };
+        assert!(!long.to_string().contains('u'), "{long}");
     }
 }

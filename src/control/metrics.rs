@@ -2,6 +2,8 @@
 
 mod schemas;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tokens;
 
@@ -421,63 +423,5 @@ impl MetricSources {
 
     fn numbered_shards(&self) -> impl Iterator<Item = (String, &ShardMetrics)> {
         self.shards.iter().enumerate().map(|(index, shard)| (index.to_string(), &**shard))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_has_rigs_names_with_their_labels_and_every_shard() {
-        let sources = MetricSources {
-            ingress: Arc::new(IngressMetrics::new("kafka", &["rig".to_owned()])),
-            snapshots: None,
-            positions: Some(Arc::default()),
-            shards: vec![Arc::default(), Arc::default()],
-            producer: Some((Arc::default(), "rig".to_owned())),
-            kafka: Some(Arc::new(Reachability::new(0))),
-            schemas: Some(Arc::default()),
-            tls: Some(Arc::default()),
-            apis: None,
-            nodes: None,
-            draining: Arc::default(),
-            blacklist: None,
-            key_sets: Vec::new(),
-            requests: None,
-            replies: Arc::new(ReplyMetrics::new(&["answers".to_owned()])),
-            reply_state: None,
-        };
-        sources.shards[0].subscriptions.set(2);
-        sources.shards[1].subscriptions.set(3);
-        sources.ingress.sources[0].processing_us.record(1_500, 1);
-        let page = sources.page();
-        for line in [
-            "rig_consumed_events_total{source=\"kafka\",topic=\"rig\"} 0",
-            "rig_consumed_events_failed_total{source=\"kafka\",topic=\"rig\"} 0",
-            "# TYPE rig_consumed_events_forwarded_total counter",
-            "rig_consumed_event_processing_duration_milliseconds_bucket{source=\"kafka\",topic=\"rig\",le=\"2\"} 1",
-            "rig_consumed_event_processing_duration_milliseconds_sum{source=\"kafka\",topic=\"rig\"} 1.5",
-            "rig_consumed_events_total{source=\"kafka\",topic=\"answers\"} 0",
-            "tidegate_answers_forged_total 0",
-            "tidegate_pending_requests{shard=\"1\"} 0",
-            "rig_produced_events_total{target=\"kafka\",topic=\"rig\"} 0",
-            "# TYPE rig_subscriptions_total gauge",
-            "rig_subscriptions_total 5",
-            "tidegate_connections{shard=\"1\",transport=\"sse\"} 0",
-            "tidegate_fan_out_milliseconds_count{shard=\"1\"} 0",
-            "tidegate_kafka_connected 0",
-            "tidegate_schema_registry_reachable 1",
-            "tidegate_schema_requests_total{outcome=\"failed\"} 0",
-            "tidegate_tls_handshakes_total{port=\"inbound\",shard=\"1\",version=\"1.3\"} 0",
-            "tidegate_tls_handshake_failures_total{port=\"internal\",reason=\"timeout\"} 0",
-            "tidegate_tls_reloads_total{outcome=\"refused\"} 0",
-            "tidegate_draining 0",
-            "tidegate_connections_moved_total{shard=\"1\"} 0",
-            "tidegate_connections_refused_total{shard=\"1\",limit=\"total\"} 0",
-            "tidegate_connections_shed_total{shard=\"0\"} 0",
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line:?} is missing in\n{page}");
-        }
     }
 }

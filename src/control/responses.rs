@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_channel::oneshot;
 use tidegate_shards::node::Answers;
 use tidegate_shards::proxy::answer::{self, AnswerError};
 
+use super::router::RETRY_AFTER_SECONDS;
 use crate::nodes::Nodes;
 use crate::replies::{Correlator, ReplyMetrics, Unresolved};
 
@@ -65,6 +66,9 @@ pub(super) async fn answer(desk: &AnswerDesk, structured: bool, headers: &Header
     };
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
     response
 }
 
@@ -96,11 +100,44 @@ async fn hand_on(desk: &AnswerDesk, structured: bool, headers: &HeaderMap, body:
         let counter = if *error == Unresolved::Forged { &metrics.forged } else { &metrics.foreign };
         counter.fetch_add(1, Ordering::Relaxed);
     })?;
-    let mut answer = answer::from_call(headers, body).inspect_err(count_malformed)?;
-    if let Some(code) = code {
-        answer.status = code;
-    }
+    let answer = answer::from_call(headers, body, code).inspect_err(count_malformed)?;
     let (reply, waited) = oneshot::channel();
     answers.send(shard, id, answer, Some(reply)).map_err(|_| Refused::Overloaded)?;
     if waited.await.unwrap_or(false) { Ok(()) } else { Err(Refused::NobodyWaits) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidegate_reactive::correlation::{CorrelationId, CorrelationKey};
+
+    use super::*;
+
+    const NODE: u64 = 1 << 16;
+
+    /// Hands in an answer for a request of this instance, at a node of one shard that knows no other node yet.
+    fn hand_in(instance: u64) -> Response {
+        let key = CorrelationKey::derive_from(b"secret");
+        let correlation = key.seal(CorrelationId { instance, slot: 0, generation: 1 });
+        let desk = AnswerDesk {
+            correlator: Correlator::new(key.clone(), NODE, 1),
+            answers: Answers::default(),
+            metrics: Arc::new(ReplyMetrics::new(&[])),
+            nodes: Some(Nodes::new(NODE, "secret", key, Duration::ZERO)),
+        };
+        let value = HeaderValue::from_str(&correlation).expect("a header's value");
+        let headers = HeaderMap::from_iter([(header::HeaderName::from_static("rig-correlation"), value)]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(answer(&desk, false, &headers, Bytes::new()))
+    }
+
+    #[test]
+    fn where_a_retry_helps_the_answer_says_when() {
+        for (what, instance) in [("a node out of reach", 2 * NODE), ("a shard that is far behind", NODE)] {
+            let response = hand_in(instance);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{what}");
+            assert_eq!(response.headers()[header::RETRY_AFTER], RETRY_AFTER_SECONDS, "{what}");
+        }
+    }
 }

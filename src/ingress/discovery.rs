@@ -32,18 +32,36 @@ enum Partition {
 
 #[derive(Debug, Default)]
 struct Topic {
+    /// Whether it is known if it was there at the start.
     listed_before: bool,
+    /// Since when, in milliseconds, no listing has had it.
+    missing_since_ms: Option<u64>,
     partitions: BTreeMap<u32, Partition>,
 }
 
 impl Topic {
-    fn add(&mut self, partitions: std::ops::Range<u32>, start: StartFrom) -> Vec<u32> {
+    fn add(&mut self, partitions: std::ops::Range<u32>, first: StartFrom) {
+        let start = if self.listed_before { StartFrom::Beginning } else { first };
+        self.listed_before = true;
+        self.missing_since_ms = None;
         for partition in partitions {
             self.partitions.entry(partition).or_insert(Partition::Unresolved(start));
         }
-        Vec::new()
+    }
+
+    fn leave(&mut self) -> Vec<u32> {
+        self.listed_before = true;
+        std::mem::take(&mut self.partitions)
+            .into_iter()
+            .filter(|(_, state)| *state == Partition::Running)
+            .map(|(partition, _)| partition)
+            .collect()
     }
 }
+
+/// How long all listings must be without a topic before it counts as deleted, in milliseconds: a broker that has just come
+/// back may not know its topics yet.
+const GONE_MS: u64 = 10_000;
 
 /// The state of all source topics; a topic is named by its index in the settings.
 #[derive(Debug)]
@@ -61,19 +79,24 @@ impl Discovery {
     }
 
     /// Takes a listing in. Returns the partitions that are gone (the topic was deleted) and were being read.
-    pub(super) fn listed(&mut self, topic: usize, listing: Listing) -> Vec<u32> {
+    pub(super) fn listed(&mut self, topic: usize, listing: Listing, now_ms: u64) -> Vec<u32> {
         let Some(topic) = self.topics.get_mut(topic) else { return Vec::new() };
-        let start = if topic.listed_before { StartFrom::Beginning } else { self.first };
-        topic.listed_before = true;
         match listing {
-            Listing::Partitions(count) => topic.add(0..count, start),
-            Listing::One(partition) => topic.add(partition..partition + 1, start),
-            Listing::Missing => std::mem::take(&mut topic.partitions)
-                .into_iter()
-                .filter(|(_, state)| *state == Partition::Running)
-                .map(|(partition, _)| partition)
-                .collect(),
+            Listing::Partitions(count) => topic.add(0..count, self.first),
+            Listing::One(partition) => topic.add(partition..partition + 1, self.first),
+            Listing::Missing => {
+                let since_ms = *topic.missing_since_ms.get_or_insert(now_ms);
+                if now_ms.saturating_sub(since_ms) >= GONE_MS {
+                    return topic.leave();
+                }
+            }
         }
+        Vec::new()
+    }
+
+    /// The topic is another one of the same name. Returns the partitions of the old one that were being read.
+    pub(super) fn remade(&mut self, topic: usize) -> Vec<u32> {
+        self.topics.get_mut(topic).map(Topic::leave).unwrap_or_default()
     }
 
     /// Partitions whose start must be asked for.
@@ -149,41 +172,56 @@ mod tests {
     #[test]
     fn what_is_there_at_the_start_is_read_from_its_end() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        assert!(discovery.listed(0, Listing::Partitions(2)).is_empty());
+        assert!(discovery.listed(0, Listing::Partitions(2), 0).is_empty());
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End), (0, 1, StartFrom::End)]);
     }
 
     #[test]
     fn of_a_topic_of_which_one_partition_counts_the_others_are_left_alone() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        discovery.listed(0, Listing::One(5));
+        discovery.listed(0, Listing::One(5), 0);
         assert_eq!(discovery.unresolved(), [(0, 5, StartFrom::End)]);
         discovery.resolved(0, 5);
-        assert_eq!(discovery.listed(0, Listing::Missing), [5]);
+        assert_eq!(discovery.remade(0), [5]);
     }
 
     #[test]
     fn a_partition_that_appears_later_is_read_from_its_beginning() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        discovery.listed(0, Listing::Partitions(1));
+        discovery.listed(0, Listing::Partitions(1), 0);
         discovery.resolved(0, 0);
-        discovery.listed(0, Listing::Partitions(2));
+        discovery.listed(0, Listing::Partitions(2), 0);
         assert_eq!(discovery.unresolved(), [(0, 1, StartFrom::Beginning)]);
     }
 
     #[test]
     fn a_topic_that_appears_later_is_read_from_its_beginning() {
         let mut discovery = Discovery::new(2, StartFrom::End);
-        discovery.listed(1, Listing::Missing);
-        discovery.listed(1, Listing::Partitions(1));
+        discovery.listed(1, Listing::Missing, 0);
+        discovery.listed(1, Listing::Missing, GONE_MS);
+        discovery.listed(1, Listing::Partitions(1), GONE_MS + 1);
         assert_eq!(discovery.unresolved(), [(1, 0, StartFrom::Beginning)]);
+    }
+
+    #[test]
+    fn a_topic_that_one_listing_lacks_was_there_all_the_time() {
+        let mut discovery = Discovery::new(1, StartFrom::End);
+        discovery.listed(0, Listing::Missing, 0);
+        discovery.listed(0, Listing::Partitions(1), 2_000);
+        assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End)], "at the start");
+        discovery.resolved(0, 0);
+        assert!(discovery.listed(0, Listing::Missing, 4_000).is_empty());
+        discovery.listed(0, Listing::Partitions(1), 6_000);
+        assert!(discovery.listed(0, Listing::Missing, GONE_MS + 4_000).is_empty(), "another time");
+        discovery.listed(0, Listing::Partitions(1), GONE_MS + 6_000);
+        assert!(discovery.unresolved().is_empty(), "it is read as before");
     }
 
     #[test]
     fn an_unresolved_start_is_asked_for_again_and_keeps_its_meaning() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        discovery.listed(0, Listing::Partitions(1));
-        discovery.listed(0, Listing::Partitions(1));
+        discovery.listed(0, Listing::Partitions(1), 0);
+        discovery.listed(0, Listing::Partitions(1), 0);
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::End)]);
         discovery.resolved(0, 0);
         assert!(discovery.unresolved().is_empty());
@@ -192,10 +230,22 @@ mod tests {
     #[test]
     fn a_deleted_topic_is_left_and_read_from_the_beginning_when_it_comes_back() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        discovery.listed(0, Listing::Partitions(2));
+        discovery.listed(0, Listing::Partitions(2), 0);
         discovery.resolved(0, 1);
-        assert_eq!(discovery.listed(0, Listing::Missing), [1], "only what was being read is left");
-        discovery.listed(0, Listing::Partitions(1));
+        assert!(discovery.listed(0, Listing::Missing, 5).is_empty());
+        assert_eq!(discovery.listed(0, Listing::Missing, GONE_MS + 5), [1], "only what was being read is left");
+        assert!(discovery.listed(0, Listing::Missing, GONE_MS + 6).is_empty());
+        discovery.listed(0, Listing::Partitions(1), GONE_MS + 7);
+        assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::Beginning)]);
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_left_and_read_from_its_beginning_at_once() {
+        let mut discovery = Discovery::new(1, StartFrom::End);
+        discovery.listed(0, Listing::Partitions(1), 0);
+        discovery.resolved(0, 0);
+        assert_eq!(discovery.remade(0), [0]);
+        discovery.listed(0, Listing::Partitions(1), 1);
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::Beginning)]);
     }
 
@@ -218,7 +268,7 @@ mod tests {
     #[test]
     fn an_offset_out_of_range_is_resolved_anew() {
         let mut discovery = Discovery::new(1, StartFrom::End);
-        discovery.listed(0, Listing::Partitions(1));
+        discovery.listed(0, Listing::Partitions(1), 0);
         discovery.resolved(0, 0);
         discovery.out_of_range(0, 0, 77);
         assert_eq!(discovery.unresolved(), [(0, 0, StartFrom::Offset(77))]);

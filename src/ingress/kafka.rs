@@ -85,6 +85,7 @@ impl KafkaIngress {
             bell: outlet.bell().clone(),
             identify: true,
             ids: Vec::new(),
+            refusals: Vec::new(),
         };
         let watcher = thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || {
             if let Err(error) = watch.run() {
@@ -170,7 +171,9 @@ impl KafkaIngress {
             }
             Assignment::Stop { topic, partition } => {
                 self.consumer.stop(topic, partition);
-                self.state.progress.stop(topic, partition);
+                if let Some(slot) = self.state.progress.stop(topic, partition) {
+                    self.state.outlet.positions().stop(slot);
+                }
             }
             Assignment::Topic { topic, id } => {
                 let name = &self.state.topics[topic];
@@ -232,15 +235,13 @@ impl KafkaIngress {
 impl State {
     fn take(&mut self, topic: usize, message: &Message<'_>, received_us: u64) -> Result<(), Stopped> {
         let (partition, offset) = (message.partition(), message.offset());
-        let metrics = Arc::clone(&self.metrics);
         let slot = match self.progress.judge(topic, partition, offset) {
             Verdict::New { slot } => slot,
             Verdict::Duplicate | Verdict::Unassigned => {
-                metrics.duplicates.add(1);
+                self.metrics.duplicates.add(1);
                 return Ok(());
             }
         };
-        let source = &metrics.sources[topic];
         let wanted = loop {
             match self.wanted(message) {
                 // Nothing else is taken meanwhile: Kafka keeps it.
@@ -248,33 +249,41 @@ impl State {
                 wanted => break wanted,
             }
         };
-        if !matches!(wanted, Ok(None)) {
-            source.consumed.add(1);
-        }
         match wanted {
             Ok(None) => self.dropped[topic] += 1,
             Ok(Some(event)) => {
-                self.note_type(topic, &event.event_type);
-                self.outlet.publish(&event, Position { partition: slot, offset }, received_us)?;
-                self.types.count(&metrics.forwarded, &event.event_type);
-                source.processing_us.record(clock::now_us().saturating_sub(received_us), 1);
+                self.hand_on(topic, &event, Position { partition: slot, offset }, received_us)?;
             }
-            Err(error) => {
-                source.failed.add(1);
-                match error {
-                    MessageError::Tombstone => metrics.tombstones.add(1),
-                    MessageError::Event(EventError::BodyTooLarge { .. }) => metrics.oversized.add(1),
-                    _ => {}
-                }
-                if let Some(held_back) = self.limiter.permit(clock::now_ms()) {
-                    let topic = &self.topics[topic];
-                    tracing::warn!(topic, partition, offset, %error, held_back, "skipped: not an event for clients");
-                }
-            }
+            Err(error) => self.skip(topic, message, &error),
         }
         self.progress.done(topic, partition, offset);
         self.outlet.positions().advance(slot, offset + 1);
         Ok(())
+    }
+
+    fn hand_on(&mut self, topic: usize, event: &Event<'_>, at: Position, received_us: u64) -> Result<(), Stopped> {
+        self.note_type(topic, &event.event_type);
+        let source = &self.metrics.sources[topic];
+        source.consumed.add(1);
+        self.outlet.publish(event, at, received_us)?;
+        self.types.count(&self.metrics.forwarded, &event.event_type);
+        source.processing_us.record(clock::now_us().saturating_sub(received_us), 1);
+        Ok(())
+    }
+
+    fn skip(&mut self, topic: usize, message: &Message<'_>, error: &MessageError) {
+        let source = &self.metrics.sources[topic];
+        source.consumed.add(1);
+        source.failed.add(1);
+        match error {
+            MessageError::Tombstone => self.metrics.tombstones.add(1),
+            MessageError::Event(EventError::BodyTooLarge { .. }) => self.metrics.oversized.add(1),
+            _ => {}
+        }
+        if let Some(held_back) = self.limiter.permit(clock::now_ms()) {
+            let (topic, partition, offset) = (&self.topics[topic], message.partition(), message.offset());
+            tracing::warn!(topic, partition, offset, %error, held_back, "skipped: not an event for clients");
+        }
     }
 
     /// Lets snapshots of a type that also comes from a topic without cache not count as complete.

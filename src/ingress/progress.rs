@@ -52,11 +52,9 @@ impl Progress {
         partitions[partition].map(|slot| slot.number)
     }
 
-    /// The partition is gone.
-    pub(super) fn stop(&mut self, topic: usize, partition: u32) {
-        if let Some(slot) = self.slot(topic, partition) {
-            *slot = None;
-        }
+    /// The partition is gone. Returns the number that it was read under.
+    pub(super) fn stop(&mut self, topic: usize, partition: u32) -> Option<u32> {
+        self.slot(topic, partition).and_then(Option::take).map(|slot| slot.number)
     }
 
     /// Judges a message.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tidegate_shards::clock;
@@ -17,7 +17,7 @@ use tidegate_shards::cursor::{Loss, Reason};
 use tidegate_shards::interest::Transports;
 use tidegate_shards::publisher::Position;
 use tidegate_shards::record::{self, Scratch};
-use tidegate_shards::replay::{Joined, ReplayLane, ReplayRequest, Replayed};
+use tidegate_shards::replay::{Joined, PassTicket, ReplayLane, ReplayRequest, Replayed};
 use tidegate_shards::segment::SegmentWriter;
 
 use self::plan::{Plan, Watermarks};
@@ -39,7 +39,7 @@ const CROWD_GATHER_MS: u16 = 250;
 const GATHER_MAX_MS: u64 = 2_000;
 /// Time for one answer of Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a log may seem shorter than what was read of it, in milliseconds.
+/// How long a log may seem shorter than what was read of it, or not to be there, in milliseconds.
 const SETTLE_MS: u64 = 10_000;
 /// Pause before Kafka is asked again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -157,18 +157,20 @@ impl Replayer {
             plan.know(slot, watermarks);
         }
         self.metrics.replay_passes.add(1);
+        let ticket = PassTicket::default();
         let mut joined: Vec<Vec<Joined>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for request in requests {
             let losses = plan.losses(&request);
             let from = request.since_ms.is_some().then_some(request.from);
-            joined[request.shard].push(Joined { address: request.address, from, losses });
+            let ticket = ticket.clone();
+            joined[request.shard].push(Joined { address: request.address, from, losses, ticket });
         }
         let mut shards = Vec::new();
         for (shard, joined) in joined.into_iter().enumerate().filter(|(_, joined)| !joined.is_empty()) {
             shards.push(shard);
             self.push(shard, Replayed::Begin(joined))?;
         }
-        self.read(&mut plan, &shards, consumer, asker)?;
+        self.read(&mut plan, &shards, &ticket, consumer, asker)?;
         for &shard in &shards {
             for loss in plan.shortened() {
                 self.push(shard, Replayed::Lost(loss))?;
@@ -191,15 +193,17 @@ impl Replayer {
     ) -> Result<Watermarks, Stopped> {
         let until_ms = clock::now_ms() + SETTLE_MS;
         loop {
-            let (low, high) = self.retry(|| asker.fetch_watermarks(topic, partition, ANSWER_TIMEOUT))?;
-            let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
-            if plan.is_whole(slot, watermarks) || clock::now_ms() >= until_ms {
-                return Ok(watermarks);
+            match asker.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) {
+                Ok((low, high)) => {
+                    let watermarks = Watermarks { low: unsigned(low), high: unsigned(high) };
+                    if plan.is_whole(slot, watermarks) || clock::now_ms() >= until_ms {
+                        return Ok(watermarks);
+                    }
+                }
+                Err(error) if is_gone(&error) && clock::now_ms() >= until_ms => return Ok(plan.gone(slot)),
+                Err(error) => tracing::info!(topic, partition, %error, "events can't be read again yet"),
             }
-            if self.replays.stop.requested() {
-                return Err(Stopped);
-            }
-            std::thread::sleep(RETRY);
+            self.pause()?;
         }
     }
 
@@ -216,10 +220,11 @@ impl Replayer {
             // A partition's number and a time are always valid.
             let _ = times.add_partition_offset(topic, number(place.partition), Offset::Offset(since_ms.max(0)));
         }
-        let found = self.retry(|| asker.offsets_for_times(times.clone(), ANSWER_TIMEOUT))?;
+        let found = self.first_offsets(&times, asker)?;
         for (slot, place) in request.layout.slots() {
             let topic = &self.settings.source_topics[place.source];
-            let offset = found.find_partition(topic, number(place.partition)).map(|found| found.offset());
+            let found = found.find_partition(topic, number(place.partition));
+            let offset = found.filter(|found| found.error().is_ok()).map(|found| found.offset());
             if let (Some(from), Some(to)) = (request.from.get_mut(slot), request.to.get(slot)) {
                 *from = match offset {
                     Some(Offset::Offset(offset)) => unsigned(offset),
@@ -230,24 +235,45 @@ impl Replayer {
         Ok(())
     }
 
-    /// Asks Kafka until it answers.
-    fn retry<T>(&self, mut ask: impl FnMut() -> KafkaResult<T>) -> Result<T, Stopped> {
+    /// The first offset of each partition since its time. Asks until Kafka knows it of all that there are; a partition without an
+    /// answer is given back with its time in place of an offset, and an error.
+    fn first_offsets(
+        &self,
+        times: &TopicPartitionList,
+        asker: &BaseConsumer<LogContext>,
+    ) -> Result<TopicPartitionList, Stopped> {
+        let until_ms = clock::now_ms() + SETTLE_MS;
         loop {
-            match ask() {
-                Ok(answer) => return Ok(answer),
+            match asker.offsets_for_times(times.clone(), ANSWER_TIMEOUT) {
+                Ok(found) => {
+                    let settled = clock::now_ms() >= until_ms;
+                    let trouble = found.elements().into_iter().find_map(|element| {
+                        let error = element.error().err().filter(|error| !(settled && is_gone(error)))?;
+                        Some((element.topic().to_owned(), element.partition(), error))
+                    });
+                    let Some((topic, partition, error)) = trouble else { return Ok(found) };
+                    tracing::info!(topic, partition, %error, "events can't be read again yet");
+                }
                 Err(error) => tracing::info!(%error, "events can't be read again yet"),
             }
-            if self.replays.stop.requested() {
-                return Err(Stopped);
-            }
-            std::thread::sleep(RETRY);
+            self.pause()?;
         }
+    }
+
+    /// Before Kafka is asked again.
+    fn pause(&self) -> Result<(), Stopped> {
+        if self.replays.stop.requested() {
+            return Err(Stopped);
+        }
+        std::thread::sleep(RETRY);
+        Ok(())
     }
 
     fn read(
         &mut self,
         plan: &mut Plan,
         shards: &[usize],
+        ticket: &PassTicket,
         consumer: &mut Consumer,
         asker: &BaseConsumer<LogContext>,
     ) -> Result<(), Stopped> {
@@ -271,7 +297,8 @@ impl Replayer {
                     self.hand_over(plan, slot, &message, shards, &mut writer, &mut announced)?;
                 }
             }
-            for slot in plan.finished() {
+            let abandoned = if ticket.is_last() { plan.give_up() } else { Vec::new() };
+            for slot in plan.finished().into_iter().chain(abandoned) {
                 if let Some(place) = plan.layout.slot(slot) {
                     consumer.stop(place.source, place.partition);
                 }
@@ -323,7 +350,10 @@ impl Replayer {
             RDKafkaErrorCode::PartitionEOF => plan.end(slot, offset),
             RDKafkaErrorCode::AutoOffsetReset
             | RDKafkaErrorCode::OffsetOutOfRange
-            | RDKafkaErrorCode::LogTruncation => {
+            | RDKafkaErrorCode::LogTruncation
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition => {
                 let Some(place) = plan.layout.slot(slot) else { return Ok(()) };
                 let topic = self.settings.source_topics[place.source].clone();
                 let partition = number(place.partition);
@@ -391,6 +421,12 @@ impl Replayer {
         }
         Ok(())
     }
+}
+
+/// Does Kafka say that there is no such partition?
+fn is_gone(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
 }
 
 fn number(partition: u32) -> i32 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tidegate_shards::bell::Bell;
 use tidegate_shards::clock;
@@ -113,6 +113,8 @@ pub(crate) struct Watch {
     pub(crate) identify: bool,
     /// The topics' ids, as they were told to the reader.
     pub(crate) ids: Vec<Option<u128>>,
+    /// Why Kafka refuses the topics that it refuses.
+    pub(crate) refusals: Vec<Option<RDKafkaErrorCode>>,
 }
 
 impl Watch {
@@ -126,13 +128,15 @@ impl Watch {
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext)?;
         let mut discovery = Discovery::new(self.topics.len(), self.start);
         self.ids = vec![None; self.topics.len()];
+        self.refusals = vec![None; self.topics.len()];
         let began = Timestamp::now();
         let mut answered_ms = None;
         let mut late = None;
         loop {
             let look = self.look(&client, &mut discovery, late);
             if look != Look::OutOfReach && late.is_none() {
-                let waited_ms = clock::now_ms() - *answered_ms.get_or_insert_with(clock::now_ms);
+                let now_ms = clock::now_ms();
+                let waited_ms = now_ms - *answered_ms.get_or_insert(now_ms);
                 if look == Look::Complete || waited_ms >= PATIENCE_MS {
                     self.complain(&discovery);
                     late = Some(began);
@@ -155,51 +159,68 @@ impl Watch {
 
     /// One look at all topics. `late`: the node is open, and began at this time.
     fn look(&mut self, client: &BaseConsumer<LogContext>, discovery: &mut Discovery, late: Option<Timestamp>) -> Look {
-        let (mut partitions, mut without_leader, mut made) = (0, 0, false);
+        let (mut partitions, mut without_leader, mut complete) = (0, 0, true);
         for index in 0..self.topics.len() {
-            let listed = list(client, &self.topics[index].name);
-            let mut remade_id = None;
-            match listed {
-                Ok(found) => {
-                    self.note_success();
-                    let topic = &mut self.topics[index];
-                    let listing = found.map_or(Listing::Missing, |(count, leaderless)| {
-                        partitions += u64::from(count);
-                        without_leader += leaderless;
-                        topic.partitions.listing(count)
-                    });
-                    if let (Listing::Missing, Some(make)) = (listing, &topic.when_missing) {
-                        made |= make();
-                    }
-                    let id = match listing {
-                        Listing::Missing => None,
-                        _ if !self.identify => None,
-                        _ => topic_id(client, &self.topics[index].name),
-                    };
-                    let remade = matches!((id, self.ids[index]), (Some(now), Some(before)) if now != before);
-                    let mut gone = if remade { discovery.listed(index, Listing::Missing) } else { Vec::new() };
-                    gone.extend(discovery.listed(index, listing));
-                    if listing != Listing::Missing && (self.ids[index].is_none() || remade) {
-                        self.ids[index] = Some(id.unwrap_or(0));
-                        remade_id = Some(id.unwrap_or(0));
-                    }
-                    for partition in gone {
-                        let topic = &self.topics[index].name;
-                        tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
-                        self.assign(Assignment::Stop { topic: index, partition });
-                    }
-                    if let Some(id) = remade_id {
-                        self.assign(Assignment::Topic { topic: index, id });
-                    }
-                }
+            let listed = match list(client, &self.topics[index].name) {
+                Ok(listed) => listed,
                 Err(error) => {
                     self.note_failure(&error);
                     return Look::OutOfReach;
                 }
-            }
+            };
+            self.note_success();
+            self.note_refusal(index, listed.as_ref().err().copied());
+            let topic = &mut self.topics[index];
+            let listing = match listed {
+                Ok(Some((count, leaderless))) => {
+                    partitions += u64::from(count);
+                    without_leader += leaderless;
+                    topic.partitions.listing(count)
+                }
+                Ok(None) => {
+                    complete &= !topic.when_missing.as_ref().is_some_and(|make| make());
+                    Listing::Missing
+                }
+                // The others are none the worse for it. What comes into it from now on is read once it can be.
+                Err(error) => {
+                    complete &= error != RDKafkaErrorCode::LeaderNotAvailable;
+                    continue;
+                }
+            };
+            self.take_listing(client, discovery, index, listing);
         }
         self.reachability.count_partitions(partitions, without_leader);
-        if self.resolve(client, discovery, late) && !made { Look::Complete } else { Look::Incomplete }
+        if self.resolve(client, discovery, late) && complete { Look::Complete } else { Look::Incomplete }
+    }
+
+    fn take_listing(
+        &mut self,
+        client: &BaseConsumer<LogContext>,
+        discovery: &mut Discovery,
+        index: usize,
+        listing: Listing,
+    ) {
+        let id = match listing {
+            Listing::Missing => None,
+            _ if !self.identify => None,
+            _ => topic_id(client, &self.topics[index].name),
+        };
+        let (told, mut gone) = (self.ids[index], Vec::new());
+        // An id that wasn't known before, for want of an answer, is no other one.
+        if matches!((told, id), (Some(told), Some(now)) if told != 0 && told != now) {
+            gone.extend(discovery.remade(index));
+        }
+        gone.extend(discovery.listed(index, listing, clock::now_ms()));
+        for partition in gone {
+            let topic = &self.topics[index].name;
+            tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
+            self.assign(Assignment::Stop { topic: index, partition });
+        }
+        let now = id.or(told).unwrap_or(0);
+        if listing != Listing::Missing && told != Some(now) {
+            self.ids[index] = Some(now);
+            self.assign(Assignment::Topic { topic: index, id: now });
+        }
     }
 
     fn complain(&self, discovery: &Discovery) {
@@ -275,6 +296,21 @@ impl Watch {
         }
     }
 
+    /// Tells the operator once that a topic can't be read, and once that it can.
+    fn note_refusal(&mut self, index: usize, error: Option<RDKafkaErrorCode>) {
+        let topic = &self.topics[index].name;
+        match (error, self.refusals[index]) {
+            // A topic that is being made.
+            (Some(RDKafkaErrorCode::LeaderNotAvailable), _) => {}
+            (Some(error), before) if before != Some(error) => {
+                tracing::error!(topic, %error, "Kafka refuses the topic: nothing new of it is read until it doesn't");
+            }
+            (None, Some(_)) => tracing::warn!(topic, "Kafka doesn't refuse the topic any more"),
+            _ => {}
+        }
+        self.refusals[index] = error;
+    }
+
     fn note_failure(&self, error: &KafkaError) {
         let text = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
         if self.reachability.failed(clock::now_ms(), &text) {
@@ -304,17 +340,24 @@ fn first_since(
     })
 }
 
-/// How many partitions a topic has, and how many of them have no leader at the moment; `None` where there is no such topic.
-fn list(client: &BaseConsumer<LogContext>, topic: &str) -> KafkaResult<Option<(u32, u64)>> {
+/// How many partitions a topic has, and how many of them have no leader at the moment; `None` where there is no such topic,
+/// an error where Kafka says nothing of this one topic.
+type Listed = Result<Option<(u32, u64)>, RDKafkaErrorCode>;
+
+fn list(client: &BaseConsumer<LogContext>, topic: &str) -> KafkaResult<Listed> {
     let metadata = client.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
-    match found.error() {
-        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
-        Some(error) if found.partitions().is_empty() => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(error))),
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(Ok(None)) };
+    let no_leader = |error| error == RDKafkaErrorCode::LeaderNotAvailable && !found.partitions().is_empty();
+    Ok(match found.error().map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
+        Some(error) if !no_leader(error) => Err(error),
         _ => {
             let count = found.partitions().iter().map(|partition| partition.id() + 1).max().unwrap_or(0);
             let leaderless = found.partitions().iter().filter(|partition| partition.leader() < 0).count();
             Ok(Some((u32::try_from(count).unwrap_or(0), leaderless as u64)))
         }
-    }
+    })
 }
+
+#[cfg(test)]
+mod tests;

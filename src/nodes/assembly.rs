@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_shards::node::Holders;
 use tidegate_shards::settings::ShardSettings;
 
-use super::{NodeDesk, Nodes, port};
+use super::{NodeDesk, Nodes, port, wire};
 use crate::config::Config;
 use crate::control::AnswerDesk;
 
@@ -30,7 +30,8 @@ impl Nodes {
         let listener = port::bind(SocketAddr::new(config.internal_host, config.node_port))?;
         let address = advertised(config, listener.local_addr()?);
         let desk = NodeDesk { me: self.me, key: self.key.clone(), holders };
-        self.follow(kafka, &config.nodes_topic, address, (listener, desk, answers))
+        let max_call_bytes = *self.max_call_bytes.get_or_init(|| wire::max_call_bytes(config.max_body_bytes));
+        self.follow(kafka, &config.nodes_topic, address, (listener, desk, answers, max_call_bytes))
     }
 }
 

@@ -1,12 +1,17 @@
 //! Which nodes there are, and where they are reached. Time is that of this node's own heartbeats as they come back from Kafka:
-//! while it is cut off, nobody else seems to be gone.
+//! while it is cut off, nobody else seems to be gone. Other nodes' heartbeats count from when they come in, since their
+//! clocks may differ from this one's.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use tidegate_shards::peers::MAX_AGE_S;
 
 /// Silence after which a node is gone, in milliseconds; several of its heartbeats.
 pub const EXPIRY_MS: u64 = 15_000;
+/// Age of a heartbeat, in milliseconds, beyond which its node has ended, and left it in the topic without a farewell: the
+/// clocks of nodes differ by two minutes at most.
+const MAX_AGE_MS: u64 = EXPIRY_MS + MAX_AGE_S * 1_000;
 /// Nodes that are remembered.
 const MAX_NODES: usize = 4_096;
 /// The bits of a node's identity that stand in correlation ids, see
@@ -78,22 +83,21 @@ impl Directory {
         Ok(())
     }
 
-    /// A heartbeat that was written `age_ms` before `now_ms`.
+    /// A heartbeat that comes in at `now_ms`, and was written `age_ms` before by the clocks of both nodes.
     pub fn heard(&mut self, node: u64, address: &str, age_ms: u64, now_ms: u64) {
-        let heard_ms = now_ms.saturating_sub(age_ms);
         if node == self.me {
             // What stood in the topic before has been read, then.
             self.read_back = true;
-            self.own_heard_ms = self.own_heard_ms.max(heard_ms);
+            self.own_heard_ms = self.own_heard_ms.max(now_ms.saturating_sub(age_ms));
             let latest_ms = self.own_heard_ms;
             self.entries.retain(|_, entry| !is_expired(entry, latest_ms));
-        } else if age_ms <= EXPIRY_MS || self.entries.contains_key(&node) {
+        } else if age_ms <= MAX_AGE_MS || self.entries.contains_key(&node) {
             if self.entries.len() >= MAX_NODES && !self.entries.contains_key(&node) {
                 return;
             }
             let entry = self.entries.entry(node).or_insert(Entry { address: String::new(), heard_ms: 0 });
             address.clone_into(&mut entry.address);
-            entry.heard_ms = entry.heard_ms.max(heard_ms);
+            entry.heard_ms = entry.heard_ms.max(now_ms);
         }
     }
 
@@ -197,9 +201,29 @@ mod tests {
     #[test]
     fn what_a_dead_node_left_in_the_topic_brings_it_not_back() {
         let mut directory = Directory::new(ME);
-        directory.heard(OTHER, "a:1", EXPIRY_MS + 1, 100_000);
+        directory.heard(OTHER, "a:1", MAX_AGE_MS + 1, 100_000);
         directory.read_back();
         assert_eq!(directory.find(OTHER), Found::Gone);
+    }
+
+    #[test]
+    fn a_node_whose_clock_differs_by_two_minutes_is_as_alive_as_any() {
+        let key = format!("{OTHER:016x}");
+        for (unix_ms, at_ms) in [(500_000, 380_000), (380_000, 500_000)] {
+            let mut directory = Directory::new(ME);
+            let beat = |at_ms| serde_json::to_vec(&Heartbeat { address: "a:1".to_owned(), at_ms }).expect("a record");
+            directory.take(&key, Some(&beat(at_ms)), unix_ms, 1_000).expect("it is taken");
+            directory.read_back();
+            for passed_ms in (3_000..=60_000).step_by(3_000) {
+                let now_ms = 1_000 + passed_ms;
+                directory.heard(ME, "me:1", 0, now_ms);
+                assert_eq!((directory.find(OTHER), directory.len()), (at("a:1"), 1), "after {passed_ms} ms");
+                let record = beat(at_ms + passed_ms);
+                directory.take(&key, Some(&record), unix_ms + passed_ms, now_ms).expect("it is taken");
+            }
+            directory.heard(ME, "me:1", 0, 61_001 + EXPIRY_MS);
+            assert_eq!((directory.find(OTHER), directory.len()), (Found::Gone, 0), "it is silent");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidegate_shards::mailbox::{PollAnswer, SetOutcome};
 use tidegate_shards::node::{ControlFull, Holders};
-use tidegate_shards::peers::{CallKey, Unreachable};
+use tidegate_shards::peers::{CallKey, SignedBody, Unreachable};
 use tidegate_shards::sessions::Fingerprint;
 use tidegate_shards::shard::identity::Identity;
 use tidegate_shards::subscription::{Subscription, parse_list, write_list};
@@ -24,6 +24,18 @@ pub(super) const SUBSCRIPTIONS: &str = "subscriptions";
 pub(super) const POLL: &str = "poll";
 pub(super) const RESPONSES_V2: &str = "responses/v2";
 pub(super) const RESPONSES_V3: &str = "responses/v3";
+
+/// What is around the body of a client's call when it is passed on, in bytes.
+const AROUND_BYTES: usize = 64 << 10;
+/// Said of a list of subscriptions that a token has made too long.
+pub(super) const TOO_LARGE: &str =
+    "The subscriptions are too large to be passed on to the node that holds the connection.";
+
+/// The longest body of a call between nodes, in bytes, by `MAX_BODY_BYTES`, to which clients and services are held. A list
+/// of subscriptions may be written in more bytes than its client took, but not in twice as many.
+pub(super) fn max_call_bytes(max_body_bytes: usize) -> usize {
+    max_body_bytes.saturating_mul(2).saturating_add(AROUND_BYTES)
+}
 
 /// Head fields of a service's call that belong to its connection alone.
 const OF_THE_CONNECTION: [HeaderName; 5] =
@@ -84,6 +96,7 @@ pub(super) fn set_outcome(status: StatusCode, body: &[u8]) -> Result<SetOutcome,
         StatusCode::NO_CONTENT => Ok(SetOutcome::InForce),
         StatusCode::GONE => Ok(SetOutcome::Gone),
         StatusCode::BAD_REQUEST => Ok(SetOutcome::Refused(String::from_utf8_lossy(body).into_owned())),
+        StatusCode::PAYLOAD_TOO_LARGE => Ok(SetOutcome::Refused(TOO_LARGE.to_owned())),
         _ => Err(Unreachable),
     }
 }
@@ -116,20 +129,42 @@ pub struct NodeDesk {
     pub holders: Holders,
 }
 
+/// A call of another node, known by its head to be one.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    call: String,
+    body: SignedBody,
+}
+
 impl NodeDesk {
-    /// Answers a call whose path begins with [`CALL_PREFIX`]: 404 to whoever isn't a node, 410 for another node than this one.
-    pub async fn answer(&self, path: &str, mut headers: HeaderMap, body: Bytes, desk: &AnswerDesk) -> Response {
-        let proof = headers.remove(PROOF_HEADER);
-        let proof = proof.as_ref().and_then(|proof| proof.to_str().ok()).unwrap_or_default();
-        if !self.key.proves(proof, path, &body, super::unix_ms() / 1_000) {
+    /// Looks at the head of a call, before its body is read; `now_s` is the time since 1970 in seconds.
+    ///
+    /// # Errors
+    /// 404 to whoever isn't a node, 410 for another node than this one.
+    pub(super) fn admit(&self, path: &str, headers: &HeaderMap, now_s: u64) -> Result<Admitted, StatusCode> {
+        let proof = headers.get(PROOF_HEADER).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
+        let body = self.key.verify(proof, path, now_s).ok_or(StatusCode::NOT_FOUND)?;
+        let below = path.strip_prefix(CALL_PREFIX).ok_or(StatusCode::NOT_FOUND)?;
+        let (node, call) = below.trim_start_matches('/').split_once('/').ok_or(StatusCode::NOT_FOUND)?;
+        if u64::from_str_radix(node, 16) != Ok(self.me) {
+            return Err(StatusCode::GONE);
+        }
+        Ok(Admitted { call: call.to_owned(), body })
+    }
+
+    /// Answers a call; 404 where its body is not the one that was signed.
+    pub(super) async fn answer(
+        &self,
+        admitted: &Admitted,
+        mut headers: HeaderMap,
+        body: Bytes,
+        desk: &AnswerDesk,
+    ) -> Response {
+        if !admitted.body.is(&body) {
             return StatusCode::NOT_FOUND.into_response();
         }
-        let below = path.strip_prefix(CALL_PREFIX).unwrap_or_default().trim_start_matches('/');
-        let Some((node, call)) = below.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
-        if u64::from_str_radix(node, 16) != Ok(self.me) {
-            return StatusCode::GONE.into_response();
-        }
-        let answered = match call {
+        headers.remove(PROOF_HEADER);
+        let answered = match admitted.call.as_str() {
             SUBSCRIPTIONS => self.set_subscriptions(&body).await,
             POLL => self.poll(&body).await,
             RESPONSES_V2 => return desk.here(true, &headers, body).await,
@@ -191,6 +226,35 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_admitted_by_its_head_alone() {
+        let key = CallKey::derive_from("cookie");
+        let desk = NodeDesk { me: 0x2a, key: key.clone(), holders: Holders::default() };
+        let path = format!("{CALL_PREFIX}/{:016x}/{POLL}", 0x2a);
+        let admit = |path: &str, proof: &str, now_s| {
+            let headers = HeaderMap::from_iter([(PROOF_HEADER, proof.parse().expect("a header value"))]);
+            desk.admit(path, &headers, now_s).map(|admitted| (admitted.call, admitted.body.is(b"body")))
+        };
+        let proof = key.sign(&path, b"body", 1_000);
+        assert_eq!(admit(&path, &proof, 1_060), Ok((POLL.to_owned(), true)));
+        assert_eq!(admit(&path, &proof, 2_000), Err(StatusCode::NOT_FOUND), "stale");
+        assert_eq!(admit(&path, "", 1_000), Err(StatusCode::NOT_FOUND));
+        assert_eq!(desk.admit(&path, &HeaderMap::new(), 1_000).map(|_| ()), Err(StatusCode::NOT_FOUND));
+        let other = path.replace("2a", "2b");
+        assert_eq!(admit(&other, &key.sign(&other, b"body", 1_000), 1_000), Err(StatusCode::GONE));
+        for no_call in [CALL_PREFIX, "/elsewhere/000000000000002a/poll"] {
+            assert_eq!(admit(no_call, &key.sign(no_call, b"body", 1_000), 1_000), Err(StatusCode::NOT_FOUND));
+        }
+    }
+
+    #[test]
+    fn a_list_is_written_in_less_than_twice_the_bytes_that_it_came_in() {
+        let worst = r#"[{"eventType":"a","oneOf":[{"b":[1e9,1e9,1e9,1e9]}]},{"eventType":"a"},{"eventType":"a"}]"#;
+        let list = parse_list(worst).expect("a list");
+        assert!(write_list(&list).len() < 2 * worst.len());
+        assert_eq!(max_call_bytes(1 << 20), (2 << 20) + (64 << 10));
+    }
+
+    #[test]
     fn an_answer_that_no_node_gives_counts_as_none() {
         for status in [StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNPROCESSABLE_ENTITY] {
             assert_eq!(set_outcome(status, b""), Err(Unreachable));
@@ -198,6 +262,7 @@ mod tests {
         }
         assert_eq!(poll_outcome(StatusCode::OK, b"no JSON"), Err(Unreachable));
         assert_eq!(poll_outcome(StatusCode::GONE, b""), Ok(None));
+        assert_eq!(set_outcome(StatusCode::PAYLOAD_TOO_LARGE, b""), Ok(SetOutcome::Refused(TOO_LARGE.to_owned())));
         assert_eq!(set_outcome(StatusCode::BAD_REQUEST, b"why"), Ok(SetOutcome::Refused("why".to_owned())));
     }
 }

@@ -1,8 +1,11 @@
 //! The thread that looks checkpoints up in their topic: one read for all shards that ask for the same one, tried again for ever
-//! while the brokers don't answer.
+//! while the brokers don't answer. How many are looked up at a time is bounded by the shards, see
+//! [`MAX_LOOKUPS`](tidegate_shards::checkpoints::MAX_LOOKUPS): none is refused here, since its client would lose what Kafka
+//! has.
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -26,8 +29,6 @@ use crate::kafka::{LogContext, client_config};
 
 /// Checkpoints that are remembered.
 const MAX_KNOWN: usize = 64;
-/// Checkpoints that are looked up at a time; for more than these, clients are told that they are gone.
-const MAX_WAITING: usize = 1_024;
 /// Time for one answer of Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts.
@@ -66,7 +67,8 @@ pub(super) struct Reader {
     counts: Arc<PositionCounts>,
     bell: Bell,
     known: VecDeque<Arc<Checkpoint>>,
-    wanted: Vec<Wanted>,
+    /// The one that is looked for next is the first.
+    wanted: VecDeque<Wanted>,
     clients: Option<(Consumer, BaseConsumer<LogContext>)>,
 }
 
@@ -86,7 +88,7 @@ impl Reader {
             counts: Arc::clone(counts),
             bell: Bell::new()?,
             known: VecDeque::new(),
-            wanted: Vec::new(),
+            wanted: VecDeque::new(),
             clients: None,
         })
     }
@@ -102,8 +104,10 @@ impl Reader {
             while let Ok(Question::Lookup(lookup)) = questions.try_recv() {
                 self.ask(lookup);
             }
-            for wanted in std::mem::take(&mut self.wanted) {
-                self.serve(wanted);
+            if !self.wanted.is_empty()
+                && let Err(error) = self.serve()
+            {
+                tracing::info!(topic = self.topic, %error, "checkpoints can't be looked up yet");
             }
         }
     }
@@ -119,37 +123,52 @@ impl Reader {
         } else if let Some(known) = self.known.iter().find(|known| known.reference() == reference) {
             let checkpoint = Some(Arc::clone(known));
             self.tell(shard, &Found { reference, checkpoint });
-        } else if self.wanted.len() >= MAX_WAITING {
-            tracing::warn!("too many checkpoints are looked up at a time");
-            self.tell(shard, &Found { reference, checkpoint: None });
         } else {
             let settled_ms = clock::now_ms() + SETTLE_MS;
-            self.wanted.push(Wanted { reference, shards: vec![shard], settled_ms });
+            self.wanted.push_back(Wanted { reference, shards: vec![shard], settled_ms });
         }
     }
 
-    fn serve(&mut self, wanted: Wanted) {
-        let reference = wanted.reference;
-        let look = if self.stopped() { Look::Unknown } else { self.look(reference) };
-        let checkpoint = match look {
-            Look::Found(checkpoint) => {
-                let checkpoint = Arc::new(checkpoint);
-                if self.known.len() >= MAX_KNOWN {
-                    self.known.pop_front();
+    /// Looks for all that are wanted. While the brokers don't answer, they wait.
+    fn serve(&mut self) -> KafkaResult<()> {
+        let kept = self.kept()?;
+        for _ in 0..self.wanted.len() {
+            let Some(wanted) = self.wanted.pop_front() else { break };
+            match self.look(wanted.reference, &kept) {
+                Ok(Look::Found(checkpoint)) => {
+                    let checkpoint = Arc::new(checkpoint);
+                    if self.known.len() >= MAX_KNOWN {
+                        self.known.pop_front();
+                    }
+                    self.known.push_back(Arc::clone(&checkpoint));
+                    self.conclude(wanted, Some(checkpoint));
                 }
-                self.known.push_back(Arc::clone(&checkpoint));
-                Some(checkpoint)
+                Ok(Look::Short) if clock::now_ms() < wanted.settled_ms => self.wanted.push_back(wanted),
+                Ok(Look::Gone | Look::Short) => {
+                    tracing::info!(
+                        topic = self.topic,
+                        offset = wanted.reference.offset,
+                        "a checkpoint is kept no more"
+                    );
+                    self.conclude(wanted, None);
+                }
+                Ok(Look::Unknown) => {
+                    self.wanted.push_back(wanted);
+                    break;
+                }
+                Err(error) => {
+                    self.wanted.push_back(wanted);
+                    return Err(error);
+                }
             }
-            Look::Short if clock::now_ms() < wanted.settled_ms => return self.wanted.push(wanted),
-            Look::Unknown => return self.wanted.push(wanted),
-            Look::Gone | Look::Short => {
-                tracing::info!(topic = self.topic, offset = reference.offset, "a checkpoint is kept no more");
-                None
-            }
-        };
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, Wanted { reference, shards, .. }: Wanted, checkpoint: Option<Arc<Checkpoint>>) {
         let count = if checkpoint.is_some() { &self.counts.found } else { &self.counts.gone };
         count.fetch_add(1, Ordering::Relaxed);
-        for shard in wanted.shards {
+        for shard in shards {
             self.tell(shard, &Found { reference, checkpoint: checkpoint.clone() });
         }
     }
@@ -160,32 +179,30 @@ impl Reader {
         }
     }
 
-    fn look(&mut self, reference: Reference) -> Look {
-        match self.try_look(reference) {
-            Ok(look) => look,
-            Err(error) => {
-                tracing::info!(topic = self.topic, %error, "a checkpoint can't be looked up yet");
-                Look::Unknown
-            }
-        }
-    }
-
-    fn try_look(&mut self, reference: Reference) -> KafkaResult<Look> {
+    /// The offsets that are kept; none where there is no topic.
+    fn kept(&mut self) -> KafkaResult<Range<u64>> {
         if self.clients.is_none() {
             self.clients = Some(self.connect()?);
         }
-        let Some((consumer, asker)) = &mut self.clients else { return Ok(Look::Unknown) };
+        let Some((_, asker)) = &self.clients else { return Ok(0..0) };
         let metadata = asker.fetch_metadata(Some(&self.topic), ANSWER_TIMEOUT)?;
         let found = metadata.topics().iter().find(|found| found.name() == self.topic);
         if found.is_none_or(|found| found.partitions().is_empty()) {
-            return Ok(Look::Short);
+            return Ok(0..0);
         }
         let (low, high) = asker.fetch_watermarks(&self.topic, PARTITION.cast_signed(), ANSWER_TIMEOUT)?;
         let unsigned = |offset: i64| u64::try_from(offset).unwrap_or(0);
-        if reference.offset < unsigned(low) {
+        Ok(unsigned(low)..unsigned(high))
+    }
+
+    fn look(&mut self, reference: Reference, kept: &Range<u64>) -> KafkaResult<Look> {
+        if reference.offset < kept.start {
             return Ok(Look::Gone);
         }
-        if reference.offset >= unsigned(high) {
+        let Some((consumer, _)) = self.clients.as_mut().filter(|_| !self.stop.load(Ordering::Relaxed)) else {
+            return Ok(Look::Unknown);
+        };
+        if reference.offset >= kept.end {
             return Ok(Look::Short);
         }
         consumer.start(0, PARTITION, reference.offset)?;
@@ -244,4 +261,27 @@ fn read(consumer: &mut Consumer, bell: &Bell, reference: Reference, stop: &Atomi
         }
     }
     Look::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::values::Values;
+
+    #[test]
+    fn none_is_refused_however_many_are_looked_up_at_a_time() {
+        let config =
+            Config::validate(&Values::default().with("KAFKA_BROKERS", "localhost:1")).expect("usable settings");
+        let kafka = config.kafka.expect("Kafka");
+        let (stop, counts) = (Arc::default(), Arc::default());
+        let mut reader = Reader::new(&kafka, "positions", Finders::default(), &stop, &counts).expect("an eventfd");
+        for offset in 0..5_000 {
+            for shard in 0..2 {
+                reader.ask(Lookup { shard, reference: Reference { offset, print: 0 } });
+            }
+        }
+        assert_eq!(reader.wanted.len(), 5_000, "each is looked for, once");
+        assert!(reader.wanted.iter().all(|wanted| wanted.shards == [0, 1]));
+    }
 }

@@ -1,10 +1,11 @@
 //! The definitions in force: changes come from the internal API and, with Kafka, from other nodes.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 use rdkafka::error::KafkaError;
@@ -13,12 +14,16 @@ use tidegate_shards::mailbox::ControlFull;
 use tidegate_shards::node::Node;
 use tidegate_shards::proxy::counts::{Labels, RequestCounters, RequestCounts};
 use tidegate_shards::proxy::definition::{Definition, Surroundings};
-use tidegate_shards::proxy::table::ApiTable;
+use tidegate_shards::proxy::table::{ApiTable, TableTooLarge};
 
 use super::file::StateFile;
+use super::offsets::{Mark, Offsets};
 use super::store::{Change, Record, Refusal, Store};
 use crate::config::KafkaSettings;
 use crate::kafka::compacted::{CompactedLog, Entry, Subject};
+
+/// Between two attempts to hand definitions to a shard that is too far behind.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why a change did not happen, or not in full.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,7 +34,7 @@ pub enum ChangeError {
     /// It could not be stored, and is not in force. A retry may help.
     #[error("the change could not be stored: {0}")]
     NotStored(String),
-    /// It is stored, but a shard is too far behind to take it now; it comes into force with the next change.
+    /// It is stored, but a shard is too far behind to take it now; it comes into force once that has caught up.
     #[error("the change is stored, but not in force on every core: {0}")]
     NotInForce(String),
 }
@@ -66,11 +71,34 @@ enum Keeper {
 struct State {
     store: Store,
     counters: RequestCounters,
-    /// Offset of the newest record by id.
-    offsets: HashMap<String, i64>,
-    /// Records came that no shard has yet.
+    offsets: Offsets,
+    /// There is something that not every shard has yet.
     changed: bool,
-    node: Weak<Node>,
+    /// It is tried again to hand it to them.
+    retrying: bool,
+    /// Who serves with the definitions.
+    node: Option<Weak<dyn Serves>>,
+}
+
+/// Who serves with the definitions: the shards of a node.
+trait Serves: Send + Sync {
+    /// See [`Node::set_apis`].
+    fn set_apis(&self, table: &Arc<ApiTable>) -> Result<InForce, ControlFull>;
+}
+
+impl Serves for Node {
+    fn set_apis(&self, table: &Arc<ApiTable>) -> Result<InForce, ControlFull> {
+        Node::set_apis(self, table)
+    }
+}
+
+/// Why definitions are not in force on every shard.
+#[derive(Debug, thiserror::Error)]
+enum Withheld {
+    #[error(transparent)]
+    TooLarge(#[from] TableTooLarge),
+    #[error("a shard is too far behind")]
+    Full,
 }
 
 /// The API definitions of this node.
@@ -99,9 +127,10 @@ impl Apis {
         let state = State {
             store: Store::default(),
             counters: RequestCounters::new(sources.shards),
-            offsets: HashMap::new(),
+            offsets: Offsets::default(),
             changed: false,
-            node: Weak::new(),
+            retrying: false,
+            node: None,
         };
         let apis = Arc::new(Self {
             state: Mutex::new(state),
@@ -164,14 +193,20 @@ impl Apis {
     }
 
     /// Changes come into force on this node's shards from now on, those too that came meanwhile.
-    pub fn serve(&self, node: &Arc<Node>) {
+    pub fn serve(self: &Arc<Self>, node: &Arc<Node>) {
+        let node = Arc::downgrade(node);
+        self.serve_with(node);
+    }
+
+    fn serve_with(self: &Arc<Self>, node: Weak<dyn Serves>) {
         let mut state = self.state();
-        state.node = Arc::downgrade(node);
+        state.node = Some(node);
         self.bring_into_force(&mut state);
     }
 
-    /// Ends following and waits for writes in flight.
+    /// Ends following and waits for writes in flight. No change comes into force any more.
     pub fn stop(&self) {
+        self.state().node = None;
         if let Some(log) = self.log.get() {
             log.stop();
         }
@@ -243,9 +278,10 @@ impl Apis {
                     tracing::error!("Wrong reverse proxy configuration: [{errors}]");
                 }
             })?;
+            let mark = apis.state().offsets.mark();
             let offset = apis.keep(&record).await.map_err(ChangeError::NotStored)?;
-            let here = Arc::clone(&apis);
-            let posted = tokio::task::spawn_blocking(move || here.take_own(record, offset)).await;
+            let (here, written) = (Arc::clone(&apis), offset.map(|offset| (offset, mark)));
+            let posted = tokio::task::spawn_blocking(move || here.take_own(record, written)).await;
             let in_force = posted.map_err(|error| ChangeError::NotInForce(error.to_string()))??;
             for shard in in_force {
                 shard.await.map_err(|_| ChangeError::NotInForce("a shard has ended".to_owned()))?;
@@ -277,21 +313,21 @@ impl Apis {
         }
     }
 
-    fn take_own(&self, record: Record, offset: Option<i64>) -> Result<InForce, ChangeError> {
+    /// Takes a change of this node over; `written` says where in the log it is, and where that was before.
+    fn take_own(self: &Arc<Self>, record: Record, written: Option<(i64, Mark)>) -> Result<InForce, ChangeError> {
         let mut state = self.state();
-        let newer = offset.is_none_or(|offset| state.is_newer(record.id(), offset));
-        if newer {
+        if written.is_none_or(|(offset, mark)| state.offsets.is_newer_written(record.id(), offset, mark)) {
             state.store.apply(record);
         }
-        state.post().map_err(ChangeError::NotInForce)
+        self.hand_out(&mut state).map_err(|withheld| ChangeError::NotInForce(withheld.to_string()))
     }
 
-    fn take_entry(&self, entry: &Entry<'_>) {
+    fn take_entry(self: &Arc<Self>, entry: &Entry<'_>) {
         match entry {
             Entry::Record(offset, id, value) => {
                 let record = value.and_then(|json| self.read_stored(json));
                 let mut state = self.state();
-                if state.is_newer(id, *offset) {
+                if state.offsets.is_newer_read(id, *offset) {
                     match record {
                         Some(record) => state.store.apply(record),
                         None if value.is_none() => state.store.remove(id),
@@ -328,9 +364,45 @@ impl Apis {
     }
 
     /// Hands the table to the shards without waiting for them.
-    fn bring_into_force(&self, state: &mut State) {
-        if let Err(error) = state.post() {
-            tracing::error!(error, "API definitions are not in force");
+    fn bring_into_force(self: &Arc<Self>, state: &mut State) {
+        if let Err(error) = self.hand_out(state) {
+            tracing::error!(%error, "API definitions are not in force");
+        }
+    }
+
+    /// Hands the table to the shards; while one of them has no room for it, again and again.
+    fn hand_out(self: &Arc<Self>, state: &mut State) -> Result<InForce, Withheld> {
+        let handed = state.hand_out();
+        if matches!(handed, Err(Withheld::Full)) && !state.retrying {
+            let apis = Arc::downgrade(self);
+            let thread = thread::Builder::new().name("api-retry".to_owned());
+            match thread.spawn(move || Self::retry(&apis)) {
+                Ok(_) => state.retrying = true,
+                Err(error) => tracing::error!(%error, "API definitions come into force with the next change"),
+            }
+        }
+        handed
+    }
+
+    fn retry(apis: &Weak<Self>) {
+        loop {
+            thread::sleep(RETRY);
+            let Some(apis) = apis.upgrade() else { return };
+            let mut state = apis.state();
+            if !state.changed {
+                state.retrying = false;
+                return;
+            }
+            match state.hand_out() {
+                Err(Withheld::Full) => {}
+                outcome => {
+                    if let Err(error) = outcome {
+                        tracing::error!(%error, "API definitions are not in force");
+                    }
+                    state.retrying = false;
+                    return;
+                }
+            }
         }
     }
 
@@ -347,28 +419,25 @@ impl Apis {
 type InForce = Vec<oneshot::Receiver<()>>;
 
 impl State {
-    /// Notes the offset; false if a newer record of the same API is there already.
-    fn is_newer(&mut self, id: &str, offset: i64) -> bool {
-        if self.offsets.get(id).is_some_and(|newest| *newest >= offset) {
-            return false;
-        }
-        self.offsets.insert(id.to_owned(), offset);
-        true
-    }
-
-    fn table(&mut self) -> Result<Arc<ApiTable>, String> {
-        ApiTable::new(self.store.routes(), &mut self.counters).map(Arc::new).map_err(|error| error.to_string())
+    fn table(&mut self) -> Result<Arc<ApiTable>, TableTooLarge> {
+        ApiTable::new(self.store.routes(), &mut self.counters).map(Arc::new)
     }
 
     /// Builds the table and hands it to the shards, both under the lock, so that the newest one comes last.
-    fn post(&mut self) -> Result<InForce, String> {
-        let Some(node) = self.node.upgrade() else { return Ok(Vec::new()) };
+    fn hand_out(&mut self) -> Result<InForce, Withheld> {
+        let Some(node) = self.node.as_ref().and_then(Weak::upgrade) else { return Ok(Vec::new()) };
+        self.changed = true;
         let table = self.table()?;
+        let handed = node.set_apis(&table).map_err(|ControlFull| Withheld::Full)?;
         self.changed = false;
-        node.set_apis(&table).map_err(|ControlFull| "a shard is too far behind".to_owned())
+        Ok(handed)
     }
 }
 
 fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }
+
+#[cfg(test)]
+#[path = "apis_tests.rs"]
+mod tests;

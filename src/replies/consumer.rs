@@ -93,6 +93,7 @@ impl Replies {
             bell: bell.clone(),
             identify: false,
             ids: Vec::new(),
+            refusals: Vec::new(),
         };
         let watcher = thread::Builder::new().name("replies-watch".to_owned()).spawn(move || {
             if let Err(error) = watch.run() {

@@ -47,6 +47,10 @@ impl Folder {
         fs::write(self.0.path().join(file), text).expect("the folder can be written to");
     }
 
+    pub(super) fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.0.path().join(file)).expect("it is there")
+    }
+
     pub(super) fn remove(&self, file: &str) {
         fs::remove_file(self.0.path().join(file)).expect("it is there");
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, Response};
-use crate::support::kafka::{KAFKA_DEADLINE, gateway_on, own_broker, shared_brokers, topic_name};
+use crate::support::kafka::{KAFKA_DEADLINE, Producer, gateway_on, own_broker, shared_brokers, topic_name};
 use crate::support::{wait_for, wait_up_to};
 
 /// A definition with one secured endpoint for GET at this path: a match shows as 401, without a backend.
@@ -369,6 +369,28 @@ fn nodes_on_one_kafka_share_their_definitions_and_changes_outlive_them_all() {
     assert_eq!(listed(&again), ["x"], "read back before the port opens");
     assert_eq!((status(&again, "/second"), status(&again, "/file")), (401, 404));
     assert_eq!(detail(&again, "x").json()["ref_number"], 1);
+}
+
+#[test]
+fn a_change_counts_though_the_topic_was_deleted_and_made_anew() {
+    let Some(brokers) = shared_brokers("a topic of API definitions that is made anew") else { return };
+    let topic = topic_name("apis");
+    let settings = [("PROXY_APIS_TOPIC", topic.as_str())];
+    let (first, second) = (gateway_on(brokers, "none", &settings), gateway_on(brokers, "none", &settings));
+    let reach = |path: &str| {
+        wait_up_to(KAFKA_DEADLINE, path, || (status(&second, path) == 401).then_some(()));
+    };
+    assert_ok(&post(&first, &secured("x", "/0")), 201);
+    for number in 1..=5 {
+        assert_ok(&put(&first, "x", &secured("x", &format!("/{number}"))), 200);
+    }
+    reach("/5");
+    Producer::new(brokers).recreate_topic(&topic, 1);
+    let anew = secured("x", "/anew");
+    wait_up_to(KAFKA_DEADLINE, "the change to be taken", || (put(&first, "x", &anew).status == 200).then_some(()));
+    assert_eq!((status(&first, "/5"), status(&first, "/anew")), (404, 401), "at once where it was made");
+    reach("/anew");
+    assert_eq!(status(&second, "/5"), 404);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Attacks that only HTTP/2 allows: rapid reset, floods of CONTINUATION, connections that are opened and left. Frames are
-//! written by hand (RFC 9113, sections 4 and 6).
+//! Attacks that only HTTP/2 allows: rapid reset, floods of CONTINUATION, windows that stay shut, connections that are opened
+//! and left. Frames are written by hand (RFC 9113, sections 4 and 6).
 
 use std::time::Duration;
 
@@ -14,9 +14,12 @@ use crate::support::wait_for;
 
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const ACK: u8 = 0x1;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -53,6 +56,34 @@ fn drain(connection: &mut Connection) -> bool {
     };
     connection.take_buffer();
     open
+}
+
+/// A connection whose client lets no byte of any answer pass: `SETTINGS_INITIAL_WINDOW_SIZE` is 0.
+fn open_shut(gateway: &Gateway) -> Connection {
+    let mut connection = Connection::open(gateway.inbound());
+    connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    connection.send(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    connection.set_read_timeout(Duration::from_millis(1));
+    connection
+}
+
+/// Reads until a frame of this kind and with this flag has come for each of these streams; others are skipped.
+fn wait_for_frames(connection: &mut Connection, kind: u8, flag: u8, streams: &[u32]) {
+    let mut bytes = Vec::new();
+    wait_for("frames of a kind for every stream", || {
+        while matches!(connection.fill(), Ok(true)) {}
+        bytes.extend(connection.take_buffer());
+        let (mut rest, mut found) = (&bytes[..], Vec::new());
+        while let Some((head, after)) = rest.split_first_chunk::<9>() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let Some((_, next)) = after.split_at_checked(length) else { break };
+            if (head[3], head[4] & flag) == (kind, flag) {
+                found.push(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+            }
+            rest = next;
+        }
+        streams.iter().all(|stream| found.contains(stream)).then_some(())
+    });
 }
 
 /// A backend that answers nobody, and a note of every request that reaches it.
@@ -163,6 +194,51 @@ fn a_flood_of_continuation_frames_ends_the_connection_in_bounded_memory() {
 }
 
 #[test]
+fn event_streams_whose_windows_stay_shut_are_reset_at_their_bound_and_nothing_else_is() {
+    const STREAMS: [u32; 4] = [1, 3, 5, 7];
+    let mut gateway = Gateway::with(&[
+        ("MAX_QUEUE_BYTES", "500000"),
+        ("MAX_EVENT_BYTES", "450000"),
+        ("MAX_BODY_BYTES", "450000"),
+        ("HEADER_TIMEOUT_MS", "60000"),
+    ]);
+    let mut bystander = Client::of_type(&gateway, Transport::Sse, "flood");
+    let mut connection = open_shut(&gateway);
+    let path = "/_rig/v1/connection/sse?subscriptions=%5B%7B%22eventType%22:%22flood%22%7D%5D";
+    STREAMS.iter().for_each(|stream| connection.send(request(*stream, path)));
+    let open = || gateway.metrics().sum_where("tidegate_connections", &[("transport", "sse")]);
+    wait_for("the streams to be open", || (open() == 1.0 + STREAMS.len() as f64).then_some(()));
+    let mut published = 0;
+    wait_for("each of them to have too much waiting", || {
+        publish(&gateway, &event("flood", &published.to_string(), &json!("x".repeat(100_000))));
+        bystander.expect_ids(&[&published.to_string()]);
+        published += 1;
+        (gateway.metrics().sum("tidegate_connections_slow_total") >= STREAMS.len() as f64).then_some(())
+    });
+    wait_for("their places and their memory to be free", || {
+        (open() == 1.0 && gateway.metrics().sum("tidegate_queue_bytes") == 0.0).then_some(())
+    });
+    wait_for_frames(&mut connection, RST_STREAM, 0, &STREAMS);
+    connection.send(frame(PING, 0, 0, &[7; 8]));
+    wait_for_frames(&mut connection, PING, ACK, &[0]);
+    gateway.assert_alive();
+}
+
+#[test]
+fn answers_whose_windows_stay_shut_are_given_up_and_nothing_else_is() {
+    let gateway = Gateway::with(&[("HEADER_TIMEOUT_MS", "500")]);
+    let mut connection = open_shut(&gateway);
+    connection.send(request(1, "/_rig/v1/connection/sse"));
+    connection.send([request(3, "/_rig/health"), request(5, "/_rig/health")].concat());
+    wait_for_frames(&mut connection, RST_STREAM, 0, &[3, 5]);
+    connection.send(frame(PING, 0, 0, &[7; 8]));
+    wait_for_frames(&mut connection, PING, ACK, &[0]);
+    assert_eq!(gateway.metrics().sum_where("tidegate_connections", &[("transport", "sse")]), 1.0);
+    connection.send(frame(RST_STREAM, 0, 1, &CANCEL));
+    wait_for("the connection to be ended, which has nothing open", || (!drain(&mut connection)).then_some(()));
+}
+
+#[test]
 fn slowloris_over_http_2_is_ended() {
     let mut gateway = Gateway::with(&[("HEADER_TIMEOUT_MS", "500")]);
     let body = [&get("/_rig/v1/events")[1..], &[0x83, 0x0f, 0x10, 16], b"application/json"].concat();
@@ -177,7 +253,7 @@ fn slowloris_over_http_2_is_ended() {
         wait_for(&format!("the connection to be ended: {what}"), || {
             drips += 1;
             // SETTINGS now and then are no request either.
-            let taken = connection.try_send(frame(0x4, 0, 0, &[])) || drips == 0;
+            let taken = connection.try_send(frame(SETTINGS, 0, 0, &[])) || drips == 0;
             (!taken || !drain(&mut connection)).then_some(())
         });
     }

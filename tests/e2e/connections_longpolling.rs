@@ -156,6 +156,24 @@ fn a_session_buffers_the_newest_200_events() {
 }
 
 #[test]
+fn what_is_too_much_for_one_answer_comes_with_the_next_calls() {
+    const EVENTS: usize = 60;
+    let gateway = Gateway::with(IMPATIENT);
+    let mut session = LongPolling::open(&gateway, &query(&to_type("greeting")));
+    for number in 0..EVENTS {
+        publish(&gateway, &event("greeting", &number.to_string(), &json!("x".repeat(20_000))));
+    }
+    let mut ids = Vec::new();
+    crate::support::wait_for("all events", || {
+        let batch = session.poll(&gateway);
+        assert!(batch.text.len() < 300_000, "{} bytes", batch.text.len());
+        ids.extend(batch.ids().into_iter().map(str::to_owned));
+        (ids.len() >= EVENTS).then_some(())
+    });
+    assert_eq!(ids, (0..EVENTS).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
 fn later_calls_may_land_on_any_shard() {
     let gateway = Gateway::with(&[("SHARDS", "2"), ("LONG_POLLING_WAIT_MS", "5000")]);
     let mut session = LongPolling::open(&gateway, &query(&to_type("greeting")));

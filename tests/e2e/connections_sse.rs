@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::sessions_api::blacklist;
 use crate::support::clients::{Client, Transport, query, to_type};
 use crate::support::events::{event, publish, publish_text};
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
 use crate::support::http2::Http2Connection;
+use crate::support::jwt;
 use crate::support::sse::EventStream;
 
 const PATH: &str = "/_rig/v1/connection/sse";
@@ -104,6 +106,37 @@ fn heartbeats_are_comments_and_start_with_the_stream() {
     for _ in 0..3 {
         assert_eq!(stream.next_comment(), "heartbeat");
     }
+}
+
+#[test]
+fn an_event_stream_whose_request_has_a_body_lasts_longer_than_a_head_may_and_frees_its_connection_at_its_end() {
+    let gateway = Gateway::with(&[("HEADER_TIMEOUT_MS", "500"), jwt::SETTING]);
+    let target = format!("{PATH}?{}&jwt={}", query(&to_type("greeting")), jwt::of_session("me"));
+    let mut connection = Connection::open(gateway.inbound());
+    connection.send(Request::get(&target).header("transfer-encoding", "chunked").body("0\r\n\r\n").to_bytes());
+    assert_eq!(connection.head().status, 200);
+    gateway.outlast_header_timeout();
+    publish(&gateway, &event("greeting", "1", &json!("hello")));
+    let mut text = String::new();
+    while !text.contains("hello") {
+        text.push_str(&String::from_utf8(connection.chunk().expect("the stream goes on")).expect("UTF-8"));
+    }
+    blacklist(&gateway, "me", 600);
+    while connection.chunk().is_some() {}
+    connection.assert_closed();
+}
+
+#[test]
+fn an_event_stream_whose_request_has_a_length_of_nothing_is_as_any_other() {
+    let gateway = Gateway::start();
+    let names = |request: Request| {
+        let mut connection = Connection::open(gateway.inbound());
+        connection.send(request.to_bytes());
+        let head = connection.head();
+        assert_eq!(head.status, 200);
+        head.headers.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Request::get(PATH).header("content-length", "0")), names(Request::get(PATH)));
 }
 
 #[test]

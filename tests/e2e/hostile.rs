@@ -1,5 +1,8 @@
 //! Clients that come and go in masses, never read, or reset: issue, "Bad input".
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,7 +12,7 @@ use crate::support::events::{accepted, batch, event, publish};
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
 use crate::support::wait_for;
-use crate::support::websocket_frames::{Frame, PING, TEXT, upgrade};
+use crate::support::websocket_frames::{Frame, PING, PONG, RawWebSocket, TEXT, upgrade};
 
 const UNLIMITED: (&str, &str) = ("MAX_CONNECTIONS_PER_MINUTE", "1000000");
 
@@ -134,12 +137,15 @@ fn flood_until_slow(gateway: &Gateway, others: &mut [Client<'_>]) {
 
 #[test]
 fn a_client_that_never_reads_is_disconnected_and_others_are_unaffected() {
-    for transport in ["sse", "ws"] {
+    let target = |transport: &str| format!("/_rig/v1/connection/{transport}?{}", query(&to_type("flood")));
+    let with_a_body = Request::get(&target("sse")).header("transfer-encoding", "chunked").body("0\r\n\r\n");
+    for (transport, request) in
+        [("sse", Request::get(&target("sse"))), ("sse", with_a_body), ("ws", upgrade(&target("ws")))]
+    {
         let mut gateway = Gateway::with(&queue_of("1000000"));
         let mut others = TRANSPORTS.map(|transport| Client::of_type(&gateway, transport, "flood"));
         let mut slow = Connection::open(gateway.inbound());
-        let target = format!("/_rig/v1/connection/{transport}?{}", query(&to_type("flood")));
-        slow.send(if transport == "ws" { upgrade(&target) } else { Request::get(&target) }.to_bytes());
+        slow.send(request.to_bytes());
         slow.head();
 
         flood_until_slow(&gateway, &mut others);
@@ -166,8 +172,65 @@ fn an_http_2_client_that_never_reads_is_disconnected_too() {
     let (head, stream) = connection.event_stream(&query(&to_type("flood")));
     assert_eq!(head.status(), 200);
     flood_until_slow(&gateway, &mut others);
+    wait_for("its stream and what waits for it to be gone", || {
+        let metrics = gateway.metrics();
+        let open = metrics.sum_where("tidegate_connections", &[("transport", "sse")]);
+        ((open, metrics.sum("tidegate_queue_bytes")) == (1.0, 0.0)).then_some(())
+    });
     drop(stream);
     gateway.assert_alive();
+}
+
+/// A socket that ends when the test does, whatever comes of it: who reads or writes it goes on.
+struct Ended(TcpStream);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+fn floods_of_pings_whose_pongs_are_read_hold_nobody_up() {
+    // Whoever reads here may fall behind, and is not to be disconnected for it.
+    let mut gateway = Gateway::with(&[("MAX_QUEUE_BYTES", "200000000")]);
+    let mut bystander = Client::of_type(&gateway, Transport::WebSocket, "greeting");
+    let pings = Frame::new(PING, b"").to_bytes().repeat(50_000);
+    thread::scope(|scope| {
+        let _floods = [(); 8].map(|()| {
+            let mut connection = Connection::open(gateway.inbound());
+            connection.send(upgrade("/_rig/v1/connection/ws").to_bytes());
+            connection.head();
+            let (socket, _greeting) = connection.into_parts();
+            let [mut reader, mut writer] = [(); 2].map(|()| socket.try_clone().expect("a descriptor"));
+            let pings = &pings;
+            scope.spawn(move || while writer.write_all(pings).is_ok() {});
+            scope.spawn(move || while reader.read(&mut [0; 256 * 1024]).is_ok_and(|length| length > 0) {});
+            Ended(socket)
+        });
+        for id in ["1", "2", "3", "4", "5"] {
+            publish(&gateway, &event("greeting", id, &json!(null)));
+            bystander.expect_ids(&[id]);
+        }
+    });
+    gateway.assert_alive();
+}
+
+#[test]
+fn pings_that_come_together_are_all_answered_in_order_and_together() {
+    const PINGS: usize = 1_000;
+    let gateway = Gateway::start();
+    let mut socket = RawWebSocket::open(&gateway, "");
+    socket.next_of(TEXT);
+    socket.next_of(TEXT);
+    let before = gateway.metrics().sum("tidegate_sends_total");
+    let pings: Vec<u8> = (0..PINGS).flat_map(|number| Frame::new(PING, number.to_string()).to_bytes()).collect();
+    socket.send_bytes(&pings);
+    for number in 0..PINGS {
+        assert_eq!(socket.next_of(PONG).payload, number.to_string().into_bytes());
+    }
+    let sends = gateway.metrics().sum("tidegate_sends_total") - before;
+    assert!(sends <= PINGS as f64 / 10.0, "{sends} sends for {PINGS} pongs");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Several nodes on one Kafka: what reaches the wrong one is passed to the right one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::json;
+use tidegate_shards::peers::CallKey;
 
 use crate::proxy_async::{call, question};
 use crate::support::backend::Backend;
 use crate::support::clients::{Client, TRANSPORTS, Transport, put_request, query, to_type};
 use crate::support::events::{event, publish};
 use crate::support::gateway::Gateway;
-use crate::support::http::Request;
+use crate::support::http::{Connection, Request};
 use crate::support::kafka::{
     KAFKA_DEADLINE, Producer, Record, gateway_on, key_and_value, own_broker, shared_brokers, topic_name,
 };
@@ -15,10 +18,12 @@ use crate::support::longpolling::LongPolling;
 use crate::support::service::definitions_to;
 use crate::support::{wait_for, wait_up_to};
 
+const COOKIE: &str = "one secret for both";
+
 /// Two nodes that know each other.
 fn pair(brokers: &str, topic: &str, settings: &[(&str, &str)]) -> [Gateway; 2] {
     let nodes_topic = format!("nodes-of-{topic}");
-    let base = [("NODE_COOKIE", "one secret for both"), ("NODES_TOPIC", nodes_topic.as_str())];
+    let base = [("NODE_COOKIE", COOKIE), ("NODES_TOPIC", nodes_topic.as_str())];
     let producer = Producer::new(brokers);
     producer.create_topic(topic, 1);
     let nodes = [0, 1].map(|_| gateway_on(brokers, topic, &[&base, settings].concat()));
@@ -150,12 +155,28 @@ fn only_nodes_may_make_the_calls_of_nodes() {
     let path = format!("/_tidegate/node/{id}/subscriptions");
     let at = json!({ "shard": 0, "slot": 0, "generation": 1 });
     let body = json!({ "at": at, "subscriptions": [], "sessions": [], "expires_at_s": null });
-    for proof in ["", "0.AAAA", "9999999999.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+    let tag = "A".repeat(43);
+    for proof in ["", "0.AAAA", &format!("9999999999.{tag}"), &format!("9999999999.{tag}.{tag}")] {
         let response = Request::new("POST", &path).header("x-tidegate-proof", proof).json(&body).send_to(port);
         assert_eq!(response.status, 404, "{response:?}");
     }
     assert_eq!(Request::new("POST", &path).json(&body).send_to(port).status, 404);
     assert_eq!(Request::get("/health").send_to(port).status, 404);
+
+    // Of a body nothing is read before it is known that a node calls, and no more than a node may send.
+    let answer = |proof: &str, bytes: usize| {
+        let mut connection = Connection::open(port);
+        connection.set_read_timeout(KAFKA_DEADLINE);
+        connection.send(format!(
+            "POST {path} HTTP/1.1\r\nhost: node\r\nx-tidegate-proof: {proof}\r\ncontent-length: {bytes}\r\n\r\n"
+        ));
+        connection.response().status
+    };
+    assert_eq!(answer(&format!("9999999999.{tag}.{tag}"), 1 << 29), 404);
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let proof = CallKey::derive_from(COOKIE).sign(&path, b"never sent", now_s);
+    assert_eq!(answer(&proof, 1 << 29), 413);
+    assert_eq!(answer(&proof, 10), 408, "the body does not come");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Backends over HTTP that say 202 and send the answer later (contract, section 4, "target http" with `response_from`).
 
+use std::sync::mpsc::Receiver;
+
 use serde_json::{Value, json};
 
 use crate::proxy_async::{call, question};
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, notes};
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request, Response};
 use crate::support::kafka::{Producer, gateway_on, shared_brokers, topic_name};
 use crate::support::service::{answer, definitions_to};
-use crate::support::wait_for;
+use crate::support::{DEADLINE, jwt, wait_for};
 
 const LATER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nx-backend: 1\r\n\r\nlater";
 
@@ -17,17 +19,31 @@ fn endpoint(response_from: &str) -> Value {
 }
 
 /// A gateway without Kafka whose backend answers each request with this.
-fn scene(reply: &'static [u8], settings: &[(&str, &str)]) -> (Gateway, std::sync::mpsc::Receiver<String>) {
-    let (targets, seen) = std::sync::mpsc::channel();
-    let targets = std::sync::Mutex::new(targets);
+fn scene(reply: &'static [u8], settings: &[(&str, &str)]) -> (Gateway, Receiver<String>) {
+    scene_with(reply, settings, |_| ())
+}
+
+/// [`scene`] with a change of the API's definition.
+fn scene_with(
+    reply: &'static [u8],
+    settings: &[(&str, &str)],
+    change: impl FnOnce(&mut Value),
+) -> (Gateway, Receiver<String>) {
+    let (note, seen) = notes();
     let backend = Backend::answering(move |request| {
-        // The test may have seen enough.
-        let _ = targets.lock().expect("no panic").send(request.target.clone());
+        note(request.target.clone());
         reply.to_vec()
     });
     let config = definitions_to(backend.port(), &[endpoint("http_async")]);
+    let mut definitions: Value = serde_json::from_str(&config).expect("JSON");
+    change(&mut definitions[0]);
+    let config = definitions.to_string();
     let base = [("PROXY_CONFIG_FILE", config.as_str()), ("SHARDS", "2")];
     (Gateway::with(&[&base, settings].concat()), seen)
+}
+
+fn next_correlation(targets: &Receiver<String>) -> String {
+    correlation(&targets.recv_timeout(DEADLINE).expect("a request reaches the backend"))
 }
 
 fn correlation(target: &str) -> String {
@@ -77,6 +93,58 @@ fn without_an_answer_in_time_it_is_an_empty_504() {
     let (gateway, _targets) = scene(LATER, &[("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "200")]);
     let response = gateway.call(Request::new("POST", "/ask").body("x"));
     assert_eq!((response.status, response.body.len()), (504, 0));
+}
+
+#[test]
+fn the_answer_may_take_longer_than_a_head_may() {
+    let settings = [("SHARDS", "1"), ("HEADER_TIMEOUT_MS", "500"), ("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "600000")];
+    let (gateway, targets) = scene(LATER, &settings);
+    let requests =
+        [Request::new("POST", "/ask"), Request::new("POST", "/ask").header("prefer", "respond-async, wait=60")];
+    let mut waiting = requests.map(|request| {
+        let mut client = Connection::open(gateway.inbound());
+        client.send(request.body("x").to_bytes());
+        (next_correlation(&targets), client)
+    });
+    gateway.outlast_header_timeout();
+    for (correlation, client) in &mut waiting {
+        assert_eq!(post_answer(&gateway, correlation, "at last").status, 202);
+        let response = client.response();
+        assert_eq!((response.status, response.text()), (201, "at last"));
+        // Nothing is under way any more: now the time for the next head counts.
+        client.assert_closed();
+    }
+}
+
+#[test]
+fn an_upload_may_take_longer_than_all_that_comes_after_it() {
+    let (note, targets) = notes();
+    let backend = Backend::scripted(move |peer| {
+        while let Some(head) = peer.head() {
+            note(head.target.clone());
+            let length = head.header("content-length").map_or(0, |length| length.parse().expect("a number"));
+            if peer.exactly(length).is_none() || !peer.try_send(LATER) {
+                break;
+            }
+        }
+    });
+    let config = definitions_to(backend.port(), &[endpoint("http_async")]);
+    let gateway = Gateway::with(&[
+        ("PROXY_CONFIG_FILE", &config),
+        ("PROXY_CONNECT_TIMEOUT", "500"),
+        ("PROXY_RECV_TIMEOUT", "2000"),
+        ("PROXY_HTTP_ASYNC_RESPONSE_TIMEOUT", "200"),
+    ]);
+    let mut client = Connection::open(gateway.inbound());
+    client.send("POST /ask HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx");
+    let slow = next_correlation(&targets);
+    // Each of these waits for all the time that an answer has, so that together they outlast all times of the first one.
+    for _ in 0..15 {
+        assert_eq!(gateway.call(Request::new("POST", "/ask").body("x")).status, 504);
+    }
+    assert_eq!(post_answer(&gateway, &slow, "in time").status, 202);
+    client.send("y");
+    assert_eq!(client.response().text(), "in time");
 }
 
 #[test]
@@ -159,6 +227,43 @@ fn a_request_repeated_with_its_key_reaches_the_backend_once_and_gets_the_later_a
         assert_eq!((response.status, response.text()), (201, "once"));
     }
     assert_eq!((gateway.call(keyed("x")).text(), targets.try_recv().is_err()), ("once", true));
+}
+
+#[test]
+fn a_key_is_its_callers_own_wherever_the_token_is() {
+    let places: [fn(&str) -> Request; 4] = [
+        |token| Request::new("POST", "/ask").header("x-token", token),
+        |token| Request::new("POST", &format!("/ask?token={token}")),
+        |token| {
+            let request = Request::new("POST", "/ask").header("authorization", "Basic c2hhcmVk");
+            request.header("authorization", format!("Bearer {token}"))
+        },
+        |token| {
+            let shared = format!("Bearer {}", jwt::token(&json!({ "sub": "shared", "exp": 4_000_000_000_u64 })));
+            let request = Request::new("POST", "/ask").header("authorization", shared);
+            request.header("cookie", format!("other=1; token={token}"))
+        },
+    ];
+    let settings = [jwt::SETTING, ("JWT_COOKIE", "token")];
+    let (gateway, targets) = scene_with(LATER, &settings, |api| {
+        api["auth_type"] = json!("jwt");
+        api["auth"] = json!({ "use_header": true, "header_name": "X-Token", "use_query": true, "query_name": "token" });
+        api["version_data"]["default"]["endpoints"][0]["secured"] = json!(true);
+    });
+    let tokens = ["me", "you"].map(|session| (session, jwt::of_session(session)));
+    for (number, place) in places.into_iter().enumerate() {
+        let keyed = |token: &str| place(token).header("idempotency-key", number.to_string()).body("x");
+        for (whose, token) in &tokens {
+            let waiting = call(gateway.inbound(), keyed(token));
+            let correlation = next_correlation(&targets);
+            assert_eq!(post_answer(&gateway, &correlation, whose).status, 202);
+            assert_eq!(waiting.join().expect("no panic").text(), *whose, "place {number}");
+        }
+        for (whose, token) in &tokens {
+            assert_eq!(gateway.call(keyed(token)).text(), *whose, "place {number}");
+        }
+        assert!(targets.try_recv().is_err(), "repetitions don't reach the backend");
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn host_is_the_targets_with_its_port_and_the_client_is_named() {
     assert_eq!(got.header("x-forwarded-host"), Some("www.example.org"));
     assert_eq!(got.header("x-forwarded-proto"), Some("http"));
     assert_eq!(got.header("user-agent"), None, "none is invented");
+    Http2Connection::open(&gateway).call("GET", "/to/x", None, b"");
+    assert_eq!(notes.next().header("x-forwarded-host"), Some("localhost"), "HTTP/2 names it in its authority");
 }
 
 #[test]

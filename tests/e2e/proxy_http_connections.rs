@@ -176,6 +176,17 @@ fn a_backend_is_spoken_to_in_http_2_where_its_definition_says_so() {
     assert_eq!(gateway.call(Request::get("/to/x")).status, 200, "one late answer harms no other");
 }
 
+#[test]
+fn an_http_2_connection_that_nothing_comes_over_any_more_is_replaced() {
+    let backend = ModernBackend::start(Speech::Http2);
+    let mut api = api("shop", "http://localhost", backend.port());
+    api["proxy"]["http2"] = json!(true);
+    let gateway = gateway(&json!([api]), &[("PROXY_RECV_TIMEOUT", "500")]);
+    assert_eq!(gateway.call(Request::get("/to/x")).status, 200);
+    assert_eq!(gateway.call(Request::get("/to/freeze")).status, 504);
+    wait_for("an answer over another connection", || (gateway.call(Request::get("/to/x")).status == 200).then_some(()));
+}
+
 fn check_http2(backend: &ModernBackend, gateway: &Gateway) {
     let authority = format!("localhost:{}", backend.port());
     for size in [0, 5, 200_000] {

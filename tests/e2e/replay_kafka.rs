@@ -210,3 +210,47 @@ fn a_topic_made_anew_is_told_and_read_from_its_beginning() {
     assert_eq!(lost["data"]["reason"], "topic_recreated", "{lost}");
     assert_exactly(&numbers(&mut back, 3).iter().map(|number| number - 70).collect::<Vec<_>>(), 0..3);
 }
+
+#[test]
+fn a_deleted_topic_is_told_and_holds_nobody_up() {
+    let test = "a_deleted_topic_is_told_and_holds_nobody_up";
+    let Some(brokers) = shared_brokers(test) else { return };
+    let (producer, kept, deleted) = (Producer::new(brokers), topic_name("kept"), topic_name("deleted"));
+    let publish = |topic: &str, number: usize| {
+        let event = event("greeting", &number.to_string(), &json!("x".repeat(200)));
+        producer.send(topic, &Record::structured(&event).for_partition(0));
+    };
+    let gateway = || {
+        let gateway = gateway_on(brokers, &format!("{kept},{deleted}"), &[]);
+        [&kept, &deleted].into_iter().for_each(|topic| producer.wait_until_read(&gateway, topic, 1));
+        gateway
+    };
+    [&kept, &deleted].into_iter().for_each(|topic| producer.create_topic(topic, 1));
+    let mut first = gateway();
+    let mut stream = subscribed(&first);
+    [(&kept, 0), (&deleted, 1)].into_iter().for_each(|(topic, number)| publish(topic, number));
+    numbers(&mut stream, 2);
+    let cursor = stream.last_event_id().expect("a cursor").to_owned();
+    first.kill();
+    [(&kept, 2), (&deleted, 3)].into_iter().for_each(|(topic, number)| publish(topic, number));
+
+    let second = gateway();
+    producer.delete_topic(&deleted);
+    let told_and_given = || {
+        let (mut back, mut reason, mut given) = (come_back(&second, &cursor), None, false);
+        while reason.is_none() || !given {
+            let next = back.next_event();
+            if next.name == "tidegate.history_lost" {
+                let lost: Value = serde_json::from_str(&next.data).expect("an event is JSON");
+                reason = Some(lost["data"]["reason"].clone());
+            } else if !next.name.starts_with("rig.") {
+                assert_eq!(number(&next.data), 2);
+                given = true;
+            }
+        }
+        reason.expect("a reason")
+    };
+    assert_eq!(told_and_given(), "expired", "before the node takes it for deleted");
+    second.wait_for_log("the topic was deleted");
+    assert_eq!(told_and_given(), "partition_not_read");
+}

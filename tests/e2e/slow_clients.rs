@@ -1,11 +1,15 @@
-//! Clients that don't read: what is left out for them, and what they are told.
+//! Clients that don't read: what is left out for them, and what they are told; and those that read slowly.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::clients::{Client, Transport, query, to_type};
 use crate::support::events::{accepted, event, structured};
 use crate::support::gateway::Gateway;
-use crate::support::http::Request;
+use crate::support::http::{Connection, Request};
+use crate::support::http2::Http2Connection;
+use crate::support::longpolling::LongPolling;
 use crate::support::wait_for;
 use crate::support::websocket::WebSocketClient;
 
@@ -126,4 +130,59 @@ fn a_client_that_never_reads_is_ended_although_its_events_may_be_dropped() {
         published += 1;
         (gateway.metrics().sum("tidegate_connections_slow_total") >= 1.0).then_some(())
     });
+}
+
+/// A gateway and a session, whose next poll brings 30 MB in one event: more than the kernel's buffers hold.
+fn large_answer() -> (Gateway, LongPolling) {
+    let gateway = Gateway::with(&[
+        ("HEADER_TIMEOUT_MS", "4000"),
+        ("MAX_BODY_BYTES", "40000000"),
+        ("MAX_EVENT_BYTES", "40000000"),
+        ("MAX_QUEUE_BYTES", "50000000"),
+        ("LONG_POLLING_WAIT_MS", "15000"),
+    ]);
+    let mut session = LongPolling::open(&gateway, &query(&to_type("large")));
+    session.poll_for_events(&gateway);
+    accepted(&gateway, structured(event("large", "1", &json!("x".repeat(30_000_000))).to_string()));
+    (gateway, session)
+}
+
+/// Takes some pieces of an answer at each look, until a connection that began later has been closed for its silence; then
+/// the rest. `left` bytes of it are still to come, `piece` says how many it has taken.
+fn take_slowly(gateway: &Gateway, mut left: usize, mut piece: impl FnMut() -> usize) {
+    assert!(left > 29_000_000, "{left} bytes");
+    let mut silent = Connection::open(gateway.inbound());
+    silent.set_read_timeout(Duration::from_millis(1));
+    wait_for("a connection without a request to be closed", || {
+        for _ in 0..4 {
+            left -= if left > 0 { piece() } else { 0 };
+        }
+        matches!(silent.fill(), Ok(false)).then_some(())
+    });
+    while left > 0 {
+        left -= piece();
+    }
+}
+
+#[test]
+fn a_large_answer_that_is_taken_slowly_arrives_whole() {
+    let (gateway, session) = large_answer();
+    let mut slow = Connection::open(gateway.inbound());
+    slow.send(session.request().to_bytes());
+    let length: usize = slow.head().header("content-length").expect("a length").parse().expect("a number");
+    let left = length - slow.take_buffer().len();
+    take_slowly(&gateway, left, || {
+        assert!(slow.fill().expect("it comes in time"), "the connection ended within the answer");
+        slow.take_buffer().len()
+    });
+}
+
+#[test]
+fn a_large_answer_that_is_taken_slowly_arrives_whole_over_http_2_too() {
+    let (gateway, session) = large_answer();
+    let slow = Http2Connection::open(&gateway);
+    let cookies = format!("connection_token={}; last_event_id={}", session.connection_token, session.last_event_id);
+    let (head, mut body) = slow.begin_with("/_rig/v1/connection/longpolling", &[("cookie", &cookies)]).into_parts();
+    let length = head.headers["content-length"].to_str().expect("text").parse().expect("a number");
+    take_slowly(&gateway, length, || slow.piece(&mut body).len());
 }

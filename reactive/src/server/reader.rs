@@ -46,7 +46,7 @@ type Ready = oneshot::Sender<Result<Arc<Shared>, Error>>;
 
 /// Sets everything up and reads requests until the end.
 pub(super) fn run(settings: ServerSettings, service: Service, ready: Ready) {
-    let (shared, reader, mut inbox, joined) = match set_up(settings, service) {
+    let (shared, reader, inbox, joined) = match set_up(settings, service) {
         Ok(parts) => parts,
         Err(error) => {
             // Whoever wanted to start may have gone.
@@ -62,21 +62,43 @@ pub(super) fn run(settings: ServerSettings, service: Service, ready: Ready) {
             return;
         }
     };
-    serve(&shared, &reader, &mut inbox, &joined, ready);
-    drain(&shared, &reader);
+    let _ending = Ending { shared: Arc::clone(&shared), acks: Some(acks) };
+    read_until_stopped(&shared, reader, inbox, &joined, ready);
+}
+
+/// Reads requests, and leaves the group behind the last of them. The inbox comes after the reader: it is dropped first.
+fn read_until_stopped(shared: &Arc<Shared>, reader: Reader, mut inbox: Inbox, joined: &AtomicBool, ready: Ready) {
+    serve(shared, &reader, &mut inbox, joined, ready);
+    drain(shared, &reader);
     drop(inbox);
     // Leaves the group; partitions are taken away once more, with nothing left to wait for.
     drop(reader);
-    shared.drained.store(true, Ordering::Release);
-    shared.sync_pool.stop();
-    shared.async_pool.stop();
-    if acks.join().is_err() {
-        tracing::error!(target: "tidegate::reactive", "the thread for acknowledgements ended early");
-    }
-    let mut end = shared.end();
-    end.over = true;
-    for waiting in end.waiting.drain(..) {
-        let _ = waiting.send(());
+}
+
+/// Ends the other threads, and tells those who wait for the server's end. They must not wait for ever where the thread that
+/// reads has panicked.
+struct Ending {
+    shared: Arc<Shared>,
+    acks: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        if thread::panicking() {
+            tracing::error!(target: "tidegate::reactive", "the thread that reads panicked: no more requests are served");
+        }
+        shared.drained.store(true, Ordering::Release);
+        shared.sync_pool.stop();
+        shared.async_pool.stop();
+        if self.acks.take().is_some_and(|acks| acks.join().is_err()) {
+            tracing::error!(target: "tidegate::reactive", "the thread for acknowledgements ended early");
+        }
+        let mut end = shared.end();
+        end.over = true;
+        for waiting in end.waiting.drain(..) {
+            let _ = waiting.send(());
+        }
     }
 }
 
@@ -112,7 +134,7 @@ fn set_up(settings: ServerSettings, service: Service) -> Result<Parts, Error> {
     let reader: Reader = config
         .create_with_context(group)
         .map_err(|error| explain("librdkafka refuses a setting of the consumer", error))?;
-    // SAFETY: the client is live, and `run` drops the inbox before the reader.
+    // SAFETY: the client is live, and both `run` and `read_until_stopped` drop the inbox before the reader.
     let inbox = unsafe { Inbox::new(reader.client().native_ptr()) };
     door.get_or_init(|| inbox.door());
     reader.subscribe(&[&settings.topic]).map_err(|error| explain("the topic can't be subscribed to", error))?;

@@ -1,7 +1,9 @@
 //! One request, from the moment it was read until its answer is handed over.
 
 use std::any::Any;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -123,30 +125,41 @@ pub(super) fn begin(
     }
     let letter = settings.dead_letters.is_some().then(|| (request.headers.clone(), request.payload.bytes.clone()));
     let request = Request { payload: request.payload, headers: request.headers, service: request.service, time_left };
-    match handler(request) {
-        Ok(Work::Sync(work)) => jobs.sync.push(sync_job(shared, ticket, work)),
-        Ok(Work::Future(work)) => {
-            let (future, abort) = abortable(AssertUnwindSafe(work).catch_unwind());
-            ticket.abort.get_or_init(|| abort);
-            let owner = Arc::clone(shared);
-            let task = Box::pin(async move {
-                match future.await {
-                    Ok(result) => conclude(&owner, &ticket, result.unwrap_or_else(|panic| panicked(&owner, &*panic))),
-                    Err(_) => conclude(&owner, &ticket, timed_out()),
-                }
-            });
-            match &settings.spawn {
-                Some(spawn) => spawn(task),
-                None => jobs.tasks.push(shared.async_pool.task(task)),
-            }
-        }
-        Err(error) => {
+    // A payload's type decodes itself: if that panics, the thread that reads requests must go on.
+    match catch_unwind(AssertUnwindSafe(|| handler(request))) {
+        Ok(Ok(Work::Sync(work))) => jobs.sync.push(sync_job(shared, ticket, work)),
+        Ok(Ok(Work::Future(work))) => start_future(shared, ticket, work, jobs),
+        Ok(Err(error)) => {
             ServerMetrics::count(&shared.metrics.undecodable);
             if let Some((headers, value)) = letter {
                 bury(shared, None, &headers, &value, &error.to_string());
             }
             conclude(shared, &ticket, Refusal::bad_request(error.to_string()).into_outgoing());
         }
+        Err(panic) => conclude(shared, &ticket, panicked(shared, &*panic)),
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Outgoing> + Send>>;
+
+fn start_future(shared: &Arc<Shared>, ticket: Arc<Ticket>, work: Answering, jobs: &mut Jobs) {
+    let (future, abort) = abortable(AssertUnwindSafe(work).catch_unwind());
+    ticket.abort.get_or_init(|| abort);
+    let (owner, started) = (Arc::clone(shared), Arc::clone(&ticket));
+    let task = Box::pin(async move {
+        match future.await {
+            Ok(result) => conclude(&owner, &started, result.unwrap_or_else(|panic| panicked(&owner, &*panic))),
+            Err(_) => conclude(&owner, &started, timed_out()),
+        }
+    });
+    match &shared.settings.spawn {
+        // Executors may panic too, such as one that has been shut down.
+        Some(spawn) => {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| spawn(task))) {
+                conclude(shared, &ticket, panicked(shared, &*panic));
+            }
+        }
+        None => jobs.tasks.push(shared.async_pool.task(task)),
     }
 }
 

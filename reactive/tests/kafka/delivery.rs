@@ -5,12 +5,39 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tidegate_reactive::headers::names;
+use tidegate_reactive::payload::{CodecError, Decode, Payload};
 use tidegate_reactive::{Delivery, Failure, Headers, Json, ReactiveServer, Request, ServerSettings, Service};
 
 use crate::stage::{SOON, Stage, block_on, eventually, forever, on_tokio};
 
 fn echo() -> Service {
     Service::sync("echo", |request: Request<String>| request.payload)
+}
+
+/// A payload that can't be decoded without a panic.
+struct Panics;
+
+impl Decode for Panics {
+    fn decode(_: Payload) -> Result<Self, CodecError> {
+        panic!("seven is no seat")
+    }
+}
+
+/// The same, and what it panics with panics again where it is dropped.
+struct PanicsTwice;
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in a drop")
+    }
+}
+
+impl Decode for PanicsTwice {
+    fn decode(_: Payload) -> Result<Self, CodecError> {
+        std::panic::panic_any(Bomb)
+    }
 }
 
 #[test]
@@ -185,6 +212,55 @@ fn what_can_not_be_decoded_is_counted_and_kept_as_a_dead_letter() {
         assert!(letters.iter().all(|letter| letter.header(names::REASON).is_some()));
         assert_eq!(server.shutdown(SOON).await, 0);
         assert_eq!(stage.committed(&settings.group), 2);
+    });
+}
+
+#[test]
+fn a_payload_whose_decoding_panics_fails_its_own_call_only() {
+    let Some(stage) = Stage::set("a panic in a payload") else { return };
+    block_on(async {
+        let service = echo()
+            | Service::sync("sync", |_: Request<Panics>| ())
+            | Service::future("async", |_: Request<Panics>| async {});
+        let server = stage.server(service).await;
+        let client = stage.client().await;
+        for id in ["sync", "async"] {
+            let failed = client.request::<()>(&stage.to(id), (), Headers::new(), SOON).await.unwrap_err();
+            let told = |message: &str| message.contains("seven is no seat");
+            assert!(matches!(&failed, Failure::HandlerFailed { message, .. } if told(message)), "{failed:?}");
+        }
+        client.request::<String>(&stage.to("echo"), "behind it", Headers::new(), SOON).await.unwrap();
+        assert_eq!(server.statistics().panicked, 2);
+        assert_eq!(server.shutdown(SOON).await, 0);
+        assert_eq!(stage.committed(&stage.server_settings().group), 3);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_even_where_the_thread_that_reads_has_panicked() {
+    let Some(stage) = Stage::set("a server that has panicked") else { return };
+    block_on(async {
+        let server = stage.server(Service::sync("twice", |_: Request<PanicsTwice>| ())).await;
+        let client = stage.client().await;
+        client.send(&stage.to("twice"), (), Headers::new(), SOON).await.unwrap();
+        eventually("it is handled", || server.statistics().panicked == 1);
+        server.shutdown(SOON).await;
+    });
+}
+
+#[test]
+fn an_executor_that_takes_no_tasks_fails_the_call() {
+    let Some(stage) = Stage::set("an executor that panics") else { return };
+    block_on(async {
+        let spawn: tidegate_reactive::server::Spawn = Arc::new(|_| panic!("shut down"));
+        let settings = ServerSettings { spawn: Some(spawn), ..stage.server_settings() };
+        let service = echo() | Service::future("async", |_: Request<()>| async {});
+        let server = ReactiveServer::start(settings, service).await.unwrap();
+        let client = stage.client().await;
+        let failed = client.request::<()>(&stage.to("async"), (), Headers::new(), SOON).await;
+        assert!(matches!(failed, Err(Failure::HandlerFailed { .. })), "{failed:?}");
+        client.request::<String>(&stage.to("echo"), "behind it", Headers::new(), SOON).await.unwrap();
+        assert_eq!(server.shutdown(SOON).await, 0);
     });
 }
 

@@ -167,6 +167,18 @@ impl Positions {
         self.version += 1;
     }
 
+    /// The partition of this slot is read no more.
+    pub fn stop(&mut self, slot: u32) {
+        let Some(known) = self.layout.slot(slot as usize) else { return };
+        let layout = Arc::make_mut(&mut self.layout);
+        layout.slots[slot as usize] = None;
+        let source = layout.sources.get_mut(known.source);
+        if let Some(entry) = source.and_then(|source| source.slots.get_mut(known.partition as usize)) {
+            *entry = None;
+        }
+        self.version += 1;
+    }
+
     /// Everything before `next` in this slot has been dealt with.
     pub fn advance(&mut self, slot: u32, next: u64) {
         if let Some(place) = self.next.get_mut(slot as usize) {

@@ -83,7 +83,7 @@ impl Follower {
                     BodyLength::Bytes(length) => Place::Body(length),
                     BodyLength::Chunked => CHUNK_SIZE,
                 };
-                if upgrade && body == BodyLength::None {
+                if upgrade && matches!(self.place, Place::Head(_)) {
                     return Ok(Followed::UpTo(at));
                 }
             } else {
@@ -213,8 +213,10 @@ mod tests {
     #[test]
     fn what_follows_a_request_for_another_protocol_is_held_back() {
         let upgrade = "GET /a HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-        let bytes = format!("{POST}{upgrade}\u{1}not HTTP");
-        assert_eq!(follow(&bytes), Ok(Followed::UpTo(POST.len() + upgrade.len())));
+        for head in [upgrade.to_owned(), upgrade.replace("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n")] {
+            let bytes = format!("{POST}{head}\u{1}not HTTP");
+            assert_eq!(follow(&bytes), Ok(Followed::UpTo(POST.len() + head.len())));
+        }
     }
 
     proptest! {

@@ -82,16 +82,16 @@ pub fn from_message<'a>(
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     body: &[u8],
 ) -> Result<CorrelatedAnswer, AnswerError> {
-    read(headers, Bytes::copy_from_slice(body), &[])
+    read(headers, Bytes::copy_from_slice(body), None, &[])
 }
 
-/// The answer in a call of `/v3/responses`.
+/// The answer in a call of `/v3/responses`; `code` is that of a structured event, which counts before the headers'.
 ///
 /// # Errors
 /// A code or a header that HTTP doesn't know.
-pub fn from_call(headers: &HeaderMap, body: Bytes) -> Result<CorrelatedAnswer, AnswerError> {
+pub fn from_call(headers: &HeaderMap, body: Bytes, code: Option<StatusCode>) -> Result<CorrelatedAnswer, AnswerError> {
     let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    read(fields, body, &OF_THE_CALL)
+    read(fields, body, code, &OF_THE_CALL)
 }
 
 /// Correlation id and code in an event in structured mode (`/v2/responses`): `rig.correlation`, and `rig.response_code` where
@@ -114,6 +114,7 @@ pub fn from_event(body: &[u8]) -> Result<(String, Option<StatusCode>), AnswerErr
 fn read<'a>(
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     body: Bytes,
+    status: Option<StatusCode>,
     left_out: &[&str],
 ) -> Result<CorrelatedAnswer, AnswerError> {
     let mut answer = CorrelatedAnswer { status: StatusCode::OK, headers: HeaderMap::new(), body };
@@ -126,6 +127,9 @@ fn read<'a>(
             let field = HeaderName::from_bytes(lower.as_bytes()).map_err(|_| AnswerError::Header(name.to_owned()))?;
             answer.headers.append(field, HeaderValue::from_bytes(value).map_err(refused)?);
         }
+    }
+    if let Some(status) = status {
+        answer.status = status;
     }
     if matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) {
         answer.body = Bytes::new();
@@ -206,7 +210,13 @@ mod tests {
     fn answers_that_have_no_body_get_none() {
         for code in ["204", "205", "304"] {
             assert!(answer(&[(RESPONSE_CODE, code)], "body").unwrap().body.is_empty(), "{code}");
+            let code = StatusCode::from_bytes(code.as_bytes()).ok();
+            let answer = from_call(&HeaderMap::new(), Bytes::from_static(b"body"), code).unwrap();
+            assert_eq!((Some(answer.status), answer.body.len()), (code, 0), "of a structured event");
         }
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(RESPONSE_CODE), HeaderValue::from_static("204"))]);
+        let answer = from_call(&headers, Bytes::from_static(b"body"), Some(StatusCode::OK)).unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"body"[..]), "the event's code counts");
     }
 
     #[test]
@@ -222,7 +232,7 @@ mod tests {
             .chain(&["content-type", "x-own"])
             .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v")))
             .collect();
-        let answer = from_call(&headers, Bytes::new()).unwrap();
+        let answer = from_call(&headers, Bytes::new(), None).unwrap();
         let names: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-type", "x-own"]);
     }

@@ -36,6 +36,8 @@ pub struct Forwarding<'a> {
     pub method: &'a Method,
     /// The client's header fields.
     pub headers: &'a HeaderMap,
+    /// The host in the client's target, port included: `:authority` of HTTP/2.
+    pub authority: Option<&'a str>,
     /// The endpoint that takes it.
     pub endpoint: &'a Endpoint,
     /// `host` of the backend, port included.
@@ -134,13 +136,23 @@ impl Forwarding<'_> {
             }
         }
         if !out.contains_key(&FORWARDED_HOST)
-            && let Some(host) = self.headers.get(header::HOST)
+            && let Some(host) = self.named_host()
         {
-            out.insert(FORWARDED_HOST, host.clone());
+            out.insert(FORWARDED_HOST, host);
         }
         if !out.contains_key(&FORWARDED_PROTO) {
             out.insert(FORWARDED_PROTO, HeaderValue::from_static(if self.secure { "https" } else { "http" }));
         }
+    }
+
+    /// What the client calls this host: `host` of HTTP/1.1, or HTTP/2's `:authority`, where user names have no place.
+    fn named_host(&self) -> Option<HeaderValue> {
+        if let Some(host) = self.headers.get(header::HOST) {
+            return Some(host.clone());
+        }
+        let authority = self.authority?;
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        HeaderValue::from_str(host).ok()
     }
 }
 

@@ -39,6 +39,7 @@ fn forwarded(method: &Method, fields: &[(&str, &str)], change: impl FnOnce(&mut 
     let mut forwarding = Forwarding {
         method,
         headers: &headers,
+        authority: None,
         endpoint: &endpoint,
         host: &host,
         client: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
@@ -86,6 +87,18 @@ fn host_is_the_backends_and_the_clients_is_told() {
     assert_eq!(get(&out, "host"), ["shop:8080"]);
     assert_eq!(get(&out, "x-forwarded-host"), ["www.example.org"]);
     assert_eq!(get(&out, "x-forwarded-proto"), ["http"]);
+}
+
+#[test]
+fn http2_names_the_host_in_its_authority() {
+    let told = |authority: &'static str, fields: &[(&str, &str)]| {
+        let out = forwarded(&Method::GET, fields, |request| request.authority = Some(authority));
+        get(&out, "x-forwarded-host")
+    };
+    assert_eq!(told("www.example.org:8443", &[]), ["www.example.org:8443"]);
+    assert_eq!(told("jane:secret@www.example.org", &[]), ["www.example.org"]);
+    assert_eq!(told("www.example.org", &[("host", "shop.example.org")]), ["shop.example.org"]);
+    assert_eq!(told("www.example.org", &[("x-forwarded-host", "front")]), ["front"]);
 }
 
 #[test]

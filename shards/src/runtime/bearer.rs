@@ -1,8 +1,11 @@
 //! Whose request it is, by its tokens.
 
+use std::borrow::Cow;
+use std::str::Utf8Error;
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 
 use super::World;
 use crate::auth::credentials::{self, MAX_CREDENTIALS};
@@ -81,11 +84,33 @@ pub(super) fn may_call(world: &World, headers: &HeaderMap, query: Option<&str>, 
         return true;
     }
     let Some(name) = &place.query else { return false };
+    let tokens = parameters(query, name).take(MAX_CREDENTIALS);
+    tokens.filter_map(|token| decoded(token).ok()).any(|token| is_valid(&token))
+}
+
+/// What tells the callers of an endpoint apart: everything that stands where tokens are looked for, valid or not.
+pub(super) fn of_caller<'a>(
+    world: &World,
+    parts: &'a Parts,
+    place: Option<&'a TokenPlace>,
+) -> impl Iterator<Item = &'a [u8]> {
+    let headers = &parts.headers;
+    let header = place.and_then(|place| place.header.as_ref());
+    let name = place.and_then(|place| place.query.as_deref());
+    let in_header = header.into_iter().flat_map(move |name| values(headers, name));
+    let in_query = name.into_iter().flat_map(move |name| parameters(parts.uri.query(), name));
+    let in_cookies = in_cookies(world, values(headers, &header::COOKIE));
+    values(headers, &header::AUTHORIZATION).chain(in_header).chain(in_query.chain(in_cookies).map(str::as_bytes))
+}
+
+/// The values of a parameter in a query, as they were sent.
+fn parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let decoded =
-        |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
-    let tokens = pairs.filter(|(sent, _)| decoded(sent).is_ok_and(|sent| sent == **name)).take(MAX_CREDENTIALS);
-    tokens.filter_map(|(_, token)| decoded(token).ok()).any(|token| is_valid(&token))
+    pairs.filter(move |(sent, _)| decoded(sent).is_ok_and(|sent| sent == name)).map(|(_, value)| value)
+}
+
+fn decoded(text: &str) -> Result<Cow<'_, str>, Utf8Error> {
+    percent_encoding::percent_decode_str(text).decode_utf8()
 }
 
 fn in_cookies<'a>(world: &World, cookies: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::SharedWorld;
+use super::http::{Phase, Progress};
 use super::proxy::http::BackendBody;
 use crate::shard::connection::{Address, Closing};
 
@@ -48,11 +49,16 @@ impl Body {
 pub(super) struct EventBody {
     pub(super) world: SharedWorld,
     pub(super) address: Address,
+    /// The client's connection, where the client has it for itself.
+    pub(super) client: Option<Progress>,
 }
 
 impl Drop for EventBody {
     fn drop(&mut self) {
         self.world.shard.borrow_mut().remove(self.address);
+        if let Some(client) = &self.client {
+            client.enter(Phase::Idle);
+        }
     }
 }
 
@@ -63,7 +69,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Events(EventBody { world, address }) => {
+            Self::Events(EventBody { world, address, .. }) => {
                 let mut shard = world.shard.borrow_mut();
                 if let Some(bytes) = shard.pull(*address) {
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));

@@ -15,6 +15,8 @@ use crate::tls::{Session, SharedSession};
 
 /// Plaintext that one write encrypts; bounds what may wait as ciphertext.
 const PIECE_BYTES: usize = 32 * 1024;
+/// Reads that bring nothing for whoever reads, as empty records do, before others get a turn.
+const READS_IN_A_ROW: usize = 4;
 
 /// An accepted socket.
 pub(super) struct Client<S = TcpStream> {
@@ -98,7 +100,7 @@ impl<S: AsRawFd + AsyncRead + AsyncWrite + Unpin> AsyncRead for Client<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let Some(tls) = this.tls.clone() else { return Pin::new(&mut this.tcp).poll_read(cx, to) };
-        loop {
+        for _ in 0..READS_IN_A_ROW {
             {
                 let mut session = tls.borrow_mut();
                 let read = session.read(to);
@@ -124,6 +126,8 @@ impl<S: AsRawFd + AsyncRead + AsyncWrite + Unpin> AsyncRead for Client<S> {
             }
             taken.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

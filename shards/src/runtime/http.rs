@@ -3,7 +3,7 @@
 //! A request for an event stream or a WebSocket that comes on a used HTTP/1.1 connection leaves
 //! hyper again: the service notes a handoff, and the socket goes on in the lean path.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -12,13 +12,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
+use super::body::Body;
 use super::client::Client;
-use super::multiplexed::Streams;
+use super::multiplexed::{StreamSpawner, Streams};
 use super::open::{self, Opening};
 use super::proxy::http::tunnel::Tunnel;
 use super::readiness::Socket;
@@ -94,6 +96,13 @@ impl Progress {
             Phase::Head | Phase::Waiting => {}
         }
     }
+
+    /// The client took bytes. What is left of an answer has its time anew: it may be large, and the client slow.
+    fn sent(&self) {
+        if *self.phase.borrow() == Phase::Idle {
+            self.enter(Phase::Idle);
+        }
+    }
 }
 
 /// Serves a connection whose first bytes are `read`. `peer` is the nearest address that is known.
@@ -127,13 +136,19 @@ async fn serve_http1(
     secure: bool,
 ) -> Option<(Client<Socket>, Handed, Bytes)> {
     let handoff = Handoff::default();
+    let events = Rc::<Cell<Option<Address>>>::default();
     let phase = Rc::clone(&progress.phase);
     let service = {
-        let (world, handoff) = (Rc::clone(world), Rc::clone(&handoff));
+        let (world, handoff, events) = (Rc::clone(world), Rc::clone(&handoff), Rc::clone(&events));
         service_fn(move |request| {
             let caller =
                 Caller { progress: progress.clone(), handoff: Some(Rc::clone(&handoff)), peer, secure, client: None };
-            Box::pin(service::answer(Rc::clone(&world), caller, request))
+            let events = Rc::clone(&events);
+            Box::pin(service::answer(Rc::clone(&world), caller, request).inspect(move |answer| {
+                if let Ok(Body::Events(body)) = answer.as_ref().map(|answer| answer.body()) {
+                    events.set(Some(body.address));
+                }
+            }))
         })
     };
     let mut connection = http1::Builder::new()
@@ -155,6 +170,8 @@ async fn serve_http1(
             return Poll::Ready(Some(handed));
         }
         match polled {
+            // hyper doesn't ask a stream of events for its end while the socket is full.
+            Poll::Pending if events.get().is_some_and(|address| is_cut(world, address, cx)) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => Poll::Ready(None),
             Poll::Ready(Err(error)) => {
@@ -222,7 +239,7 @@ async fn serve_http2(
             streams.begin().answered_by(service::answer(Rc::clone(&world), caller, request))
         })
     };
-    let connection = http2::Builder::new(Spawner)
+    let connection = http2::Builder::new(StreamSpawner(Rc::clone(&streams)))
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .serve_connection(io, service);
@@ -259,7 +276,16 @@ pub(super) fn note_waker(world: &SharedWorld, address: Address, cx: &mut Context
     connection.closing
 }
 
-/// Runs hyper's HTTP/2 streams on the shard's executor.
+/// Whether the stream of events at this address ends as it is, whoever asks for its end or doesn't; else it is known whom to
+/// wake then.
+pub(super) fn is_cut(world: &SharedWorld, address: Address, cx: &mut Context<'_>) -> bool {
+    let mut shard = world.shard.borrow_mut();
+    let Some(connection) = shard.connections().get_mut(address) else { return false };
+    connection.remember(cx.waker());
+    connection.closing == Closing::Now
+}
+
+/// Runs what hyper starts for an HTTP/2 connection to a backend on the shard's executor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spawner;
 
@@ -346,7 +372,11 @@ impl hyper::rt::Read for Io {
 
 impl hyper::rt::Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.progress.sent();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,7 +13,8 @@ use crate::head::{BodyLength, HttpVersion, RequestHead, Route, route};
 use crate::query::{BrokenEncoding, ConnectionQuery};
 use crate::queue::SlowClient;
 use crate::settings::ShardSettings;
-use crate::shard::connection::{Address, Output};
+use crate::shard::Shard;
+use crate::shard::connection::{Address, Closing, Output};
 use crate::shard::identity::Identity;
 use crate::subscription::{self, Duplicates, Subscription, SubscriptionError, parse_list};
 use crate::token::TokenKind;
@@ -99,14 +100,14 @@ pub(super) fn opening(
     head: &RequestHead<'_>,
     peer: Option<IpAddr>,
 ) -> Option<Result<Opening, Refusal>> {
-    if head.body != BodyLength::None {
+    if !matches!(head.body, BodyLength::None | BodyLength::Bytes(0)) {
         return None;
     }
     let opening = if world.settings.echo_endpoint && head.path == ECHO_PATH {
         web_socket(world, head, Kind::Echo)
     } else {
         match route(head.path).ok()? {
-            Route::Ws if head.method != "OPTIONS" => web_socket(world, head, Kind::WebSocket),
+            Route::Ws if head.method == "GET" => web_socket(world, head, Kind::WebSocket),
             Route::Sse if head.method == "GET" => event_stream(world, head),
             _ => return None,
         }
@@ -289,21 +290,35 @@ impl Opened {
         let Some(decoder) = &mut self.decoder else { return };
         let mut shard = world.shard.borrow_mut();
         let echo = self.echo;
-        let fed = decoder.feed(bytes, &mut |message| match message {
-            Message::Ping(payload) => {
-                let mut pong = Vec::new();
-                encode::append_pong(payload, &mut pong);
-                shard.send_control(address, pong.into());
+        // One read may hold thousands of pings: their pongs go out together, in their place among the other answers.
+        let mut pongs = Vec::new();
+        let fed = decoder.feed(bytes, &mut |message| {
+            match message {
+                Message::Ping(payload) => return encode::append_pong(payload, &mut pongs),
+                Message::Pong => return,
+                Message::Close { .. } | Message::Text(_) | Message::Binary(_) => {}
             }
-            Message::Pong => {}
-            Message::Close { code, .. } => shard.finish(address, code, ""),
-            Message::Text(text) if echo => shard.send_message(address, encode::OpCode::Text, text.as_bytes()),
-            Message::Binary(bytes) if echo => shard.send_message(address, encode::OpCode::Binary, bytes),
-            Message::Text(_) | Message::Binary(_) => shard.finish(address, Some(close_code::NORMAL), ONE_WAY),
+            send_pongs(&mut shard, address, &mut pongs);
+            match message {
+                Message::Close { code, .. } => shard.finish(address, code, ""),
+                Message::Text(text) if echo => shard.send_message(address, encode::OpCode::Text, text.as_bytes()),
+                Message::Binary(bytes) if echo => shard.send_message(address, encode::OpCode::Binary, bytes),
+                _ => shard.finish(address, Some(close_code::NORMAL), ONE_WAY),
+            }
         });
+        send_pongs(&mut shard, address, &mut pongs);
         if let Err(error) = fed {
             shard.metrics().requests_malformed.add(1);
             shard.finish(address, Some(error.close_code), error.reason);
         }
+    }
+}
+
+/// Sends what answers the pings of a connection, unless it is about to end.
+fn send_pongs(shard: &mut Shard, address: Address, pongs: &mut Vec<u8>) {
+    let pongs = std::mem::take(pongs);
+    let lives = shard.connections().get(address).is_some_and(|connection| connection.closing == Closing::No);
+    if lives && !pongs.is_empty() {
+        shard.send_control(address, pongs.into());
     }
 }

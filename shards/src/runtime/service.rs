@@ -71,7 +71,8 @@ pub(super) async fn answer(
         // It passes as it is, and says itself when it has ended.
         return Ok(response);
     }
-    if !http2 {
+    // A stream of events says itself, too, when it has begun and ended.
+    if !http2 && !matches!(response.body(), Body::Events(_)) {
         caller.progress.enter(Phase::Idle);
     }
     if matches!(response.body(), Body::Full(_)) {
@@ -134,7 +135,7 @@ async fn respond(world: &SharedWorld, caller: &Caller, parts: &Parts, body: Inco
             preflight("PUT", "content-type,authorization", false)
         }
         Route::Events if *method == Method::OPTIONS => preflight("POST", "content-type", false),
-        Route::Sse | Route::Ws => {
+        Route::Sse | Route::Ws if *method == Method::GET => {
             if caller.handoff.is_some() && checks::must_ask(world, parts.uri.query()) {
                 caller.progress.enter(Phase::Waiting);
             }
@@ -284,7 +285,11 @@ fn event_stream(world: &SharedWorld, caller: &Caller, parts: &Parts) -> Answer {
     shard.identify(address, &identity, now_ms);
     shard.opened(address);
     drop(shard);
-    let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address }));
+    let client = caller.handoff.is_some().then(|| caller.progress.clone());
+    if let Some(client) = &client {
+        client.enter(Phase::Waiting);
+    }
+    let mut answer = Response::new(Body::Events(EventBody { world: Rc::clone(world), address, client }));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -27,6 +27,8 @@ use crate::shard::socket;
 const LINGER_MS: u64 = 2_000;
 /// Bytes that glommio may copy per try; the rest goes through the shard's own sends.
 const PROBE_BYTES: usize = 16 * 1024;
+/// Reads of one connection before others get a turn: a client that sends faster than it is read would keep them all waiting.
+const READS_IN_A_ROW: usize = 4;
 
 /// The task of a connection from its first byte on, unless hyper takes over. Written by hand and not as
 /// an `async fn`: tens of thousands of them wait, and this is all they keep.
@@ -164,7 +166,7 @@ fn poll_stream(
     opened: &mut Opened,
     cx: &mut Context<'_>,
 ) -> Poll<Closing> {
-    loop {
+    for _ in 0..READS_IN_A_ROW {
         let blocked = {
             let mut shard = world.shard.borrow_mut();
             let Some(connection) = shard.connections().get_mut(address) else { return Poll::Ready(Closing::Now) };
@@ -188,9 +190,12 @@ fn poll_stream(
         match received {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Closing::Now),
             Poll::Ready(Ok(received)) => opened.feed(world, address, &mut buffer[..received]),
+            Poll::Pending if world.shard.borrow_mut().can_go_on(address) => {}
             Poll::Pending => return Poll::Pending,
         }
     }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Sends what waits. False when the socket is full again and the task will be woken.
@@ -234,7 +239,7 @@ fn start_linger(world: &SharedWorld, stream: &Client, address: Address) {
 }
 
 fn poll_linger(world: &SharedWorld, stream: &mut Client, address: Address, cx: &mut Context<'_>) -> Poll<()> {
-    loop {
+    for _ in 0..READS_IN_A_ROW {
         {
             let mut shard = world.shard.borrow_mut();
             match shard.connections().get_mut(address) {
@@ -249,4 +254,6 @@ fn poll_linger(world: &SharedWorld, stream: &mut Client, address: Address, cx: &
             Poll::Pending => return Poll::Pending,
         }
     }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }

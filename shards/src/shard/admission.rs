@@ -168,22 +168,14 @@ impl Shard {
             .connections
             .iter_mut()
             .filter(|(_, connection)| connection.closing != Closing::Now && connection.queued_bytes() > 0)
-            .map(|(address, connection)| (Reverse(waiting(connection)), address.slot, address.generation))
+            .map(|(address, connection)| (Reverse(waiting(connection)), address.slot))
             .collect();
         slow.sort_unstable();
-        for (Reverse(bytes), slot, generation) in slow {
+        for (_, slot) in slow {
             if self.metrics.queue_bytes.get() + stored_bytes <= target_bytes {
                 return;
             }
-            let Some(connection) = self.connections.get_mut(Address { slot, generation }) else { continue };
-            // Its memory goes now, not when its task has noticed.
-            connection.queue = None;
-            if let Some(tls) = &connection.tls {
-                tls.borrow_mut().forget_waiting();
-            }
-            connection.closing = Closing::Now;
-            connection.wake();
-            self.metrics.queue_bytes.subtract(bytes);
+            self.cut(slot);
             self.metrics.connections_shed.add(1);
         }
     }

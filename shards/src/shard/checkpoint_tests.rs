@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::replay_tests::{Client, Node, run, step};
 use crate::checkpoints::{CheckpointSource, Found, Lookup};
-use crate::cursor::{Checkpoint, Cursor, CursorError, Reference, ResumeFrom};
+use crate::cursor::{Checkpoint, Cursor, CursorError, CursorWriter, Reference, ResumeFrom};
 
 thread_local! {
     /// The log of checkpoints, which outlives nodes.
@@ -141,6 +141,51 @@ fn many_clients_with_one_checkpoint_have_it_looked_up_once() {
     other.settle();
     late.read(&other.log);
     assert_eq!((address, late.seen, other.look_up()), (0, 2, 0), "it is remembered");
+}
+
+/// Clients that have seen everything, with cursors that refer to a checkpoint each.
+fn with_a_checkpoint_each(node: &mut Node, count: usize) -> Vec<Client> {
+    let mut cursors = CursorWriter::default();
+    let (layout, next) = (node.publisher.positions().layout().clone(), node.publisher.positions().next().to_vec());
+    let record: Arc<[u8]> = cursors.write_bytes(&layout, &next).into();
+    let client = |_| {
+        let checkpoint = Checkpoint::read(append_checkpoint(Arc::clone(&record)), &record).unwrap();
+        let mut client = Client::new();
+        client.last_id = Some(cursors.write_from(&layout, &next, &checkpoint, None).to_owned());
+        client
+    };
+    (0..count).map(client).collect()
+}
+
+#[test]
+fn clients_with_more_checkpoints_than_are_looked_up_at_a_time_wait_for_their_turn_and_lose_nothing() {
+    const AT_A_TIME: usize = 40;
+    let (mut node, _) = away();
+    let mut clients = with_a_checkpoint_each(&mut node, 100);
+    let mut other = node.successor();
+    other.shard.replays.checkpoints.max_asked = AT_A_TIME;
+    for client in &mut clients {
+        client.connect(&mut other);
+    }
+    other.settle();
+    // One that leaves gives nothing up for the others.
+    clients.pop().unwrap().disconnect(&mut other);
+    other.shard.tick(10_000);
+    other.settle();
+    let mut asked = Vec::new();
+    while other.shard.metrics().replaying.get() > 0 {
+        asked.push(other.look_up());
+        other.settle();
+        assert!(asked.last() > Some(&0), "somebody waits for ever: {asked:?}");
+    }
+    assert!(asked.iter().all(|count| *count <= AT_A_TIME), "{asked:?}");
+    assert_eq!(asked.iter().sum::<usize>(), 99, "each once, however few of them are remembered: {asked:?}");
+    other.publish(0, "a");
+    other.settle();
+    for client in &mut clients {
+        client.read(&other.log);
+        assert_eq!((client.seen, client.losses), (1, 0));
+    }
 }
 
 #[test]

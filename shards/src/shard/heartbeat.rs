@@ -9,7 +9,7 @@ use crate::record;
 use crate::sse;
 use crate::ws::encode::{self, OpCode};
 
-/// Heartbeats without a byte taken, after which a client that is allowed to be slow is gone.
+/// Heartbeats without a byte taken, after which a client that is allowed to be slow, or catches up, is gone.
 const MAX_IDLE_HEARTBEATS: u8 = 4;
 
 impl Shard {
@@ -55,7 +55,7 @@ impl Shard {
             Output::EventStream { .. } | Output::Pulled => {
                 sse::append_event(event_type, id, body.as_bytes(), &mut bytes);
             }
-            Output::Session(_) => return self.store_own_event(address, body, cursor),
+            Output::Session(_) => return self.store_own_event(address, event_type, body, cursor),
             Output::Http => return,
         }
         self.send(address, bytes.into());
@@ -63,12 +63,12 @@ impl Shard {
 
     /// Shows that the connection lives. An event stream's client is told the present cursor too, in an event without data,
     /// which a browser doesn't dispatch (WHATWG HTML, section 9.2.6): who gets few events comes back with a young cursor.
-    /// No second heartbeat waits behind a first one. A client whose events are left out must take something at times: otherwise
-    /// it would be kept for ever.
+    /// No second heartbeat waits behind a first one. A client whose events are left out, or that catches up as fast as
+    /// it reads, must take something at times: otherwise it would be kept for ever.
     pub(super) fn heartbeat(&mut self, address: Address) {
         let Some(connection) = self.connections.get_mut(address) else { return };
         if let Some(queue) = connection.queue.as_mut().filter(|queue| !queue.is_empty())
-            && connection.slow != SlowClient::Disconnect
+            && (connection.slow != SlowClient::Disconnect || connection.replaying)
         {
             if queue.note_heartbeat() >= MAX_IDLE_HEARTBEATS {
                 self.metrics.connections_slow.add(1);

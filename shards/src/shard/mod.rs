@@ -7,6 +7,8 @@
 
 pub mod admission;
 #[cfg(test)]
+mod catch_up_tests;
+#[cfg(test)]
 mod checkpoint_tests;
 mod checkpoints;
 pub mod connection;
@@ -288,6 +290,9 @@ impl Shard {
     /// Asks a connection to end.
     pub fn close(&mut self, address: Address, closing: Closing) {
         let Some(connection) = self.connections.get_mut(address) else { return };
+        if closing == Closing::Now && !matches!(connection.output, Output::Http) {
+            return self.cut(address.slot);
+        }
         connection.closing = connection.closing.max(closing);
         connection.wake();
     }

@@ -27,6 +27,10 @@ impl Shard {
             return;
         }
         let Some(connection) = self.connections.get_mut(address) else { return };
+        if connection.closing == Closing::Now {
+            // What waited has gone: nothing may stand in its place.
+            return;
+        }
         let waiting = connection.is_waiting();
         let sent = match connection.output.fd() {
             Some(_) if !waiting && connection.tls.is_some() => match self.send_sealed(address, &bytes) {
@@ -107,11 +111,23 @@ impl Shard {
                 self.metrics.events_conflated.add(left_out.conflated);
             }
             Err(_) => {
-                connection.closing = Closing::Now;
-                connection.wake();
+                self.cut(slot);
                 self.metrics.connections_slow.add(1);
             }
         }
+    }
+
+    /// Ends a connection as it is. What waits for it goes at once, and not when its task has noticed: it would count against
+    /// the others until then.
+    pub(super) fn cut(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        self.metrics.queue_bytes.subtract(connection.queued_bytes() as u64);
+        connection.queue = None;
+        if let Some(tls) = &connection.tls {
+            tls.borrow_mut().forget_waiting();
+        }
+        connection.closing = Closing::Now;
+        connection.wake();
     }
 
     /// Writes the notice of events that were left out, if one is due.

@@ -20,7 +20,7 @@ use crate::longpoll::MAX_BUFFERED_EVENTS;
 use crate::mailbox::Place;
 use crate::queue::SegmentHold;
 use crate::record::{self, Range};
-use crate::replay::{ReplaySource, Replayed};
+use crate::replay::{PassTicket, ReplaySource, Replayed};
 use crate::segment::Segment;
 use crate::subscription::CompiledSubscription;
 
@@ -77,6 +77,8 @@ pub(super) struct Client {
     pub(super) snapshot: Option<Box<Pending>>,
     /// It came without a cursor, and gets none before it has its snapshot: cut off, it must ask for all of it again.
     pub(super) hides_cursor: bool,
+    /// That it takes part in a pass.
+    pass: Option<PassTicket>,
     /// It goes on where it was, by a cursor that it presented.
     pub(super) resumes: bool,
     /// What goes out at the end of this turn.
@@ -99,6 +101,7 @@ impl Client {
             footing: Footing::default(),
             snapshot: None,
             hides_cursor: false,
+            pass: None,
             resumes: false,
             out: Vec::new(),
         }
@@ -141,6 +144,8 @@ pub(super) struct Replays {
     pub(super) cursors: CursorWriter,
     matched: Vec<u32>,
     pub(super) dirty: Vec<u32>,
+    /// Bytes that wait for the end of this turn.
+    pub(super) gathered_bytes: usize,
     pub(super) frame: Vec<u8>,
     pub(super) text: Vec<u8>,
 }
@@ -188,17 +193,20 @@ impl Replays {
         let waits = |client: &Client, address| client.address == address && client.stage == Stage::Queued;
         members.retain(|address| self.clients.get(&address.slot).is_some_and(|client| waits(client, *address)));
         let ring = std::mem::take(&mut self.ring);
-        let clients = || members.iter().filter_map(|address| self.clients.get(&address.slot));
-        let mut lowest: Vec<u64> = Vec::new();
-        for client in clients() {
-            if lowest.len() < client.next.len() {
-                lowest.resize(client.next.len(), u64::MAX);
-            }
+        if members.is_empty() {
+            return;
+        }
+        let mut clients = members.iter().filter_map(|address| self.clients.get(&address.slot));
+        let mut lowest: Vec<u64> = clients.next().map_or_else(Vec::new, |client| client.next.clone());
+        for client in clients {
+            lowest.truncate(client.next.len());
             lowest.iter_mut().zip(&client.next).for_each(|(lowest, next)| *lowest = (*lowest).min(*next));
         }
         let leaves_nothing_out = |segment: &SegmentHold| {
             let start = segment.start();
-            !start.is_empty() && start.iter().zip(&lowest).all(|(start, lowest)| lowest >= start)
+            // Of a slot that one of them has not heard of yet, it has nothing.
+            let lowest = |at: usize| lowest.get(at).copied().unwrap_or(0);
+            !start.is_empty() && start.iter().enumerate().all(|(at, start)| lowest(at) >= *start)
         };
         let from = ring.iter().rposition(leaves_nothing_out).unwrap_or(0);
         for address in &members {
@@ -333,6 +341,7 @@ impl Shard {
             return;
         }
         client.stage = Stage::Pass;
+        client.pass = Some(joined.ticket);
         client.confirmed = true;
         client.since_ms = None;
         if let Some(from) = joined.from {
@@ -364,6 +373,7 @@ impl Shard {
                 continue;
             }
             client.earliest = false;
+            client.pass = None;
             if client.next.len() < to.len() {
                 client.next.resize(to.len(), 0);
             }
@@ -422,6 +432,7 @@ impl Shard {
     pub(super) fn park(&mut self, slot: u32, until_ms: u64) {
         if let Some(client) = self.replays.clients.get_mut(&slot) {
             client.stage = Stage::Parked(until_ms);
+            client.pass = None;
             self.replays.parked += 1;
         }
     }
@@ -431,10 +442,11 @@ impl Shard {
         if self.replays.parked == 0 {
             return;
         }
+        let room_bytes = self.room_to_go_on();
         let ready = |client: &Client| {
             let room = self.connections.get(client.address).is_some_and(|connection| match &connection.output {
                 Output::Session(session) => session.unseen() < MAX_BUFFERED_EVENTS / 4,
-                _ => connection.queued_bytes() <= self.settings.max_queue_bytes / 8,
+                _ => connection.queued_bytes() <= room_bytes,
             });
             matches!(client.stage, Stage::Parked(until_ms) if until_ms <= now_ms) && room
         };

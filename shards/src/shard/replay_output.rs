@@ -11,10 +11,26 @@ use crate::segment::Segment;
 use crate::ws::encode::{self, OpCode};
 use crate::{metrics, sse};
 
-/// Bytes that may wait for all clients of a shard together before those that catch up must wait.
-const MAX_WAITING_BYTES: u64 = 64 << 20;
+/// Bytes that may wait for all clients of a shard together before those that catch up, and have not taken what they
+/// got, must wait.
+pub(super) const MAX_WAITING_BYTES: u64 = 64 << 20;
+/// Bytes that are gathered for one client before they are sent within a turn; a quarter of what may wait for it, if
+/// that is less.
+pub(super) const MAX_GATHERED_BYTES: usize = 256 * 1024;
+/// The same for all clients of a turn together.
+const MAX_GATHERED_BYTES_OF_ALL: usize = 16 << 20;
 
 impl Shard {
+    /// Bytes that may wait for a client when it goes on with catching up.
+    pub(super) fn room_to_go_on(&self) -> usize {
+        if self.is_crowded() { 0 } else { self.settings.max_queue_bytes / 8 }
+    }
+
+    /// Does so much wait for the shard's clients that only those catch up who take what they get?
+    fn is_crowded(&self) -> bool {
+        self.metrics.queue_bytes.get() > MAX_WAITING_BYTES
+    }
+
     /// Appends a record to what goes out to a client, which has everything before `next` in a slot by it; with none, no cursor is
     /// told. False where the output has no room: the client is parked.
     pub(super) fn append_to(
@@ -24,14 +40,15 @@ impl Shard {
         record: &record::ArchivedRecord<'_>,
         next: Option<(usize, u64)>,
     ) -> bool {
+        let is_crowded = self.is_crowded();
         let Some(client) = self.replays.clients.get_mut(&slot) else { return false };
         let Some(connection) = self.connections.get(client.address) else { return false };
-        let waiting = connection.queued_bytes() + client.out.len();
         let full = match &connection.output {
             Output::Session(session) => session.unseen() >= MAX_BUFFERED_EVENTS / 2,
             _ => {
-                waiting > self.settings.max_queue_bytes / 2
-                    || (waiting > 0 && self.metrics.queue_bytes.get() > MAX_WAITING_BYTES)
+                // What this turn has gathered says nothing of how fast the client reads.
+                let queued = connection.queued_bytes();
+                queued + client.out.len() > self.settings.max_queue_bytes / 2 || (queued > 0 && is_crowded)
             }
         };
         if full || connection.closing != Closing::No {
@@ -78,11 +95,18 @@ impl Shard {
             self.replays.dirty.push(slot);
         }
         client.out.extend_from_slice(frame);
+        self.replays.gathered_bytes += frame.len();
+        if client.out.len() >= MAX_GATHERED_BYTES.min(self.settings.max_queue_bytes / 4)
+            || self.replays.gathered_bytes >= MAX_GATHERED_BYTES_OF_ALL
+        {
+            self.flush_replays();
+        }
         true
     }
 
     /// Sends what this turn has gathered.
     pub(super) fn flush_replays(&mut self) {
+        self.replays.gathered_bytes = 0;
         let mut dirty = std::mem::take(&mut self.replays.dirty);
         for slot in dirty.drain(..) {
             let Some(client) = self.replays.clients.get_mut(&slot) else { continue };

@@ -22,7 +22,7 @@ use crate::mailbox::{Inbox, lanes};
 use crate::metrics::ShardMetrics;
 use crate::publisher::{InterestLane, Position, Publisher};
 use crate::record::{self, Scratch};
-use crate::replay::{self, Joined, ReplayLane, ReplayRequest, ReplaySource, Replayed};
+use crate::replay::{self, Joined, PassTicket, ReplayLane, ReplayRequest, ReplaySource, Replayed};
 use crate::segment::SegmentWriter;
 use crate::settings::ShardSettings;
 use crate::subscription::parse_list;
@@ -46,6 +46,8 @@ pub(super) struct Node {
     inbox: Inbox,
     lane: ReplayLane,
     replayed: rtrb::Consumer<Replayed>,
+    /// Of all passes.
+    ticket: PassTicket,
     asked: Arc<Asked>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) log: [Vec<&'static str>; PARTITIONS],
@@ -80,7 +82,7 @@ impl Node {
         node
     }
 
-    fn without_partitions(history_bytes: usize, has_log: bool) -> Self {
+    pub(super) fn without_partitions(history_bytes: usize, has_log: bool) -> Self {
         let (events, _control, inbox) = lanes(4_096);
         let interest = InterestLane::default();
         let mut publisher = Publisher::new(vec![events], Arc::clone(&interest), 2_048, history_bytes);
@@ -97,7 +99,8 @@ impl Node {
         }
         let lookups = Arc::<Lookups>::default();
         shard.set_checkpoint_source(Some(Arc::clone(&lookups) as _));
-        Self { shard, publisher, inbox, lane, replayed, asked, lookups, log: Default::default() }
+        let ticket = PassTicket::default();
+        Self { shard, publisher, inbox, lane, replayed, ticket, asked, lookups, log: Default::default() }
     }
 
     pub(super) fn publish(&mut self, partition: usize, event_type: &'static str) {
@@ -140,7 +143,10 @@ impl Node {
         let highest = |at: usize| requests.iter().map(|request| request.to[at]).max().unwrap();
         let from: Vec<u64> = (0..PARTITIONS).map(lowest).collect();
         let to: Vec<u64> = (0..PARTITIONS).map(highest).collect();
-        let joined = |request: &ReplayRequest| Joined { address: request.address, from: None, losses: Vec::new() };
+        let joined = |request: &ReplayRequest| {
+            let (address, ticket) = (request.address, self.ticket.clone());
+            Joined { ticket, address, from: None, losses: Vec::new() }
+        };
         self.lane.push(Replayed::Begin(requests.iter().map(joined).collect())).unwrap();
         let mut writer = SegmentWriter::new(0, 1 << 20);
         self.lane.push(Replayed::Segment(Arc::clone(writer.segment()))).unwrap();
@@ -353,6 +359,7 @@ pub(super) fn run(mut node: Node, steps: &[Step]) -> usize {
         }
     }
     assert_eq!(node.shard.metrics().replaying.get(), 0, "nobody catches up for ever");
+    assert!(node.ticket.is_last(), "nobody is in a pass for ever");
     clients.iter().map(|client| client.losses).sum()
 }
 
@@ -411,6 +418,28 @@ fn what_the_source_has_lost_is_told_to_live_clients_and_to_those_who_come_back_f
     away.connect(&mut node);
     node.turn(10_000);
     assert_eq!(node.asked.0.len(), 1, "the ring proves nothing about the gap: the log is asked");
+}
+
+#[test]
+fn nobody_is_in_a_pass_any_more_once_its_only_client_has_gone() {
+    let mut node = Node::new(0, true);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    node.publish(0, "a");
+    node.settle();
+    client.disconnect(&mut node);
+    node.log[0].extend(["a"; 4]);
+    node.publisher.positions().advance(0, 5);
+    client.connect(&mut node);
+    node.turn(10_000);
+    let request = node.asked.0.pop().expect("what is not in the ring is asked for");
+    let (address, ticket) = (request.address, node.ticket.clone());
+    node.lane.push(Replayed::Begin(vec![Joined { ticket, address, from: None, losses: Vec::new() }])).unwrap();
+    node.take_replayed();
+    assert!(!node.ticket.is_last());
+    client.disconnect(&mut node);
+    assert!(node.ticket.is_last());
 }
 
 #[test]

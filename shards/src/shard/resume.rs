@@ -40,7 +40,7 @@ pub(super) struct First {
     reply: Option<SetReply>,
     pub(super) client: Client,
     /// When it came, in milliseconds.
-    came_ms: u64,
+    pub(super) came_ms: u64,
 }
 
 impl First {

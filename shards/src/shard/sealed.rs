@@ -58,6 +58,13 @@ impl Shard {
         }
     }
 
+    /// Whether a connection with TLS waits for room although nothing of it is encrypted: its session has said something in
+    /// between and sent all at once, so that nobody will be woken, and what waits as plaintext can go on.
+    pub fn can_go_on(&mut self, address: Address) -> bool {
+        let Some(connection) = self.connections.get_mut(address) else { return false };
+        connection.blocked && connection.tls.as_ref().is_some_and(|tls| tls.borrow().waiting().is_empty())
+    }
+
     /// [`Shard::flush_queue`] of a connection with TLS.
     pub(super) fn flush_sealed(&mut self, address: Address) -> bool {
         let flushed = self.flush_pieces(address);

@@ -1,14 +1,25 @@
 //! Long polling: a session keeps the newest events, and calls wait for the next one.
 
+use std::iter;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures_channel::oneshot;
 
 use super::connection::{Address, Output};
 use super::stored_text::StoredText;
-use super::{Shard, Timer, key};
+use super::{Shard, Timer, key, own_events};
+use crate::cookie::FIRST_EVENT;
 use crate::longpoll::{Session, append_answer};
 use crate::mailbox::PollAnswer;
+
+/// Bytes of events in one answer; a larger event comes alone. The rest comes with the next call.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// Bytes of a session's answers that are on their way to its client, from which on it gets no more events. Each answer is a
+/// copy, and it is the client who says how many it wants and when it takes them.
+pub(super) const MAX_UNTAKEN_BYTES: usize = 4 * MAX_ANSWER_BYTES;
 
 /// A stored event's JSON text.
 pub type StoredEvent = Rc<StoredText>;
@@ -25,13 +36,33 @@ struct Kept {
 #[derive(Debug)]
 pub struct LongPolling {
     session: Session<Kept>,
-    /// The id of the newest event that the client has presented.
-    seen: String,
+    /// The cursor at which the session began, where its client wants cursors; empty if there is none, or it has been given.
+    began_at: Option<Box<str>>,
     /// Events had to go that the client may not have.
     forgot: bool,
     waiting: Vec<Waiting>,
-    /// The node drains: the next call is the last, and the session ends at this time without it.
+    /// Bytes of answers that are on their way, wherever they are.
+    untaken_bytes: Arc<AtomicUsize>,
+    /// The node drains: the call that gets the rest is the last, and the session ends at this time without it.
     leaves_ms: Option<u64>,
+}
+
+/// The body of an answer, which counts until nobody holds it any more.
+struct Untaken {
+    body: Vec<u8>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Untaken {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.body.len(), Ordering::Relaxed);
+    }
 }
 
 /// A call that waits for an event.
@@ -46,7 +77,14 @@ impl LongPolling {
     /// A session whose first call is this one.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
-        Self { session: Session::new(now_ms), seen: String::new(), forgot: false, waiting: Vec::new(), leaves_ms: None }
+        Self {
+            session: Session::new(now_ms),
+            began_at: None,
+            forgot: false,
+            waiting: Vec::new(),
+            untaken_bytes: Arc::default(),
+            leaves_ms: None,
+        }
     }
 
     /// Has something been forgotten that came after this id?
@@ -54,16 +92,9 @@ impl LongPolling {
         self.forgot && self.session.after(last_event_id).events().len() == self.session.len()
     }
 
-    /// The cursor at which the session began: that of `rig.subscriptions_set`, the second event of every session. What came
-    /// since has been stored, but not been given to the client.
-    pub(super) fn first_cursor(&self) -> Option<&str> {
-        let second = self.session.after("").events().nth(1).filter(|_| !self.forgot);
-        second.and_then(|event| event.cursor.as_deref())
-    }
-
     /// Events that the client has not said it has.
     pub(super) fn unseen(&self) -> usize {
-        self.session.after(&self.seen).events().len()
+        self.session.unseen()
     }
 
     /// When its client last called, in milliseconds.
@@ -71,12 +102,36 @@ impl LongPolling {
         self.session.expires_at_ms(0)
     }
 
-    fn answer(&self, last_event_id: &str) -> PollAnswer {
-        let poll = self.session.after(last_event_id);
-        let mut body = Vec::new();
-        append_answer(poll.last_event_id, poll.events().map(|event| event.body.as_bytes()), &mut body);
+    /// Whether the client takes its answers: another one may go out.
+    fn has_room(&self) -> bool {
+        self.untaken_bytes.load(Ordering::Relaxed) < MAX_UNTAKEN_BYTES
+    }
+
+    /// The answer to a call, and whether it has everything that is there.
+    fn answer(&self, last_event_id: &str) -> (PollAnswer, bool) {
+        if !self.has_room() {
+            let same_id = if last_event_id.is_empty() { FIRST_EVENT } else { last_event_id };
+            let body = self.body(same_id, iter::empty());
+            return (PollAnswer { body, last_event_id: same_id.to_owned(), cursor: None }, false);
+        }
+        let poll = self.session.after(last_event_id).within(MAX_ANSWER_BYTES, |event| event.body.len());
+        let body = self.body(poll.last_event_id, poll.events().map(|event| event.body.as_bytes()));
         let cursor = poll.events().filter_map(|event| event.cursor.as_deref()).last().map(str::to_owned);
-        PollAnswer { body: body.into(), last_event_id: poll.last_event_id.to_owned(), cursor }
+        (PollAnswer { body, last_event_id: poll.last_event_id.to_owned(), cursor }, poll.is_whole())
+    }
+
+    fn body<'a>(&self, last_event_id: &str, events: impl Iterator<Item = &'a [u8]>) -> Bytes {
+        let mut body = Vec::new();
+        append_answer(last_event_id, events, &mut body);
+        self.untaken_bytes.fetch_add(body.len(), Ordering::Relaxed);
+        Bytes::from_owner(Untaken { body, bytes: Arc::clone(&self.untaken_bytes) })
+    }
+
+    /// Answers a call. Whether its client gets everything that is there.
+    fn give(&mut self, last_event_id: &str, reply: oneshot::Sender<PollAnswer>) -> bool {
+        let (answer, is_whole) = self.answer(last_event_id);
+        self.session.note_answered(&answer.last_event_id);
+        reply.send(answer).is_ok() && is_whole
     }
 }
 
@@ -89,8 +144,8 @@ impl Shard {
     }
 
     /// One call of the session's client: answered at once where there is something newer than
-    /// `last_event_id`, else by the next event or when the wait is over. Without such a session
-    /// `reply` is dropped.
+    /// `last_event_id`, else by the next event or when the wait is over. So it is where the client has not taken what it got
+    /// before. Without such a session `reply` is dropped.
     pub fn poll(&mut self, address: Address, last_event_id: String, reply: oneshot::Sender<PollAnswer>, now_ms: u64) {
         let until_ms = now_ms + self.settings.long_polling_wait_ms;
         let has_cursors = self.connections.get(address).is_some_and(|connection| connection.cursor);
@@ -100,35 +155,42 @@ impl Shard {
         }
         let Some(session) = self.session(address) else { return };
         session.session.touch(now_ms);
-        session.seen.clone_from(&last_event_id);
+        session.session.note_presented(&last_event_id);
         session.waiting.retain(|waiting| !waiting.reply.is_canceled());
-        if session.leaves_ms.is_some() {
-            let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
-            self.remove(address);
-        } else if !session.session.after(&last_event_id).is_empty() {
-            let _nobody_waits_any_more = reply.send(session.answer(&last_event_id));
+        let leaves = session.leaves_ms.is_some();
+        if session.has_room() && (leaves || !session.session.after(&last_event_id).is_empty()) {
+            let has_everything = session.give(&last_event_id, reply);
+            if leaves && has_everything {
+                self.remove(address);
+            }
         } else {
             session.waiting.push(Waiting { last_event_id, until_ms, reply });
             self.wheel.insert(until_ms, key(address, Timer::Poll));
         }
     }
 
-    /// Answers the calls that wait, which leaves their client with everything there is. Returns whether the session must
-    /// stay for one more call, until `leaves_ms` at most, since none was waiting.
+    /// Answers the calls that wait. Returns whether the session must stay for more calls, until `leaves_ms` at most, since
+    /// none of these leaves its client with everything there is.
     pub(super) fn leave_session(&mut self, address: Address, leaves_ms: u64) -> bool {
         let Some(session) = self.session(address) else { return false };
-        let mut answered = false;
+        let mut has_everything = false;
         for waiting in std::mem::take(&mut session.waiting) {
-            answered |= waiting.reply.send(session.answer(&waiting.last_event_id)).is_ok();
+            has_everything |= session.give(&waiting.last_event_id, waiting.reply);
         }
-        if !answered {
+        if !has_everything {
             session.leaves_ms = Some(leaves_ms);
             self.wheel.insert(leaves_ms, key(address, Timer::Session));
         }
-        !answered
+        !has_everything
     }
 
-    pub(super) fn store_own_event(&mut self, address: Address, body: String, cursor: &str) {
+    pub(super) fn store_own_event(&mut self, address: Address, event_type: &str, body: String, cursor: &str) {
+        if event_type == own_events::SUBSCRIPTIONS_SET
+            && let Some(connection) = self.connections.get_mut(address).filter(|connection| connection.cursor)
+            && let Output::Session(session) = &mut connection.output
+        {
+            session.began_at.get_or_insert_with(|| cursor.into());
+        }
         let id = serde_json::from_str::<serde_json::Value>(&body)
             .ok()
             .and_then(|event| event.get("id").and_then(|id| id.as_str().map(String::from)))
@@ -141,11 +203,13 @@ impl Shard {
         self.store(address, id, Rc::clone(event), cursor);
     }
 
-    /// The cursor at which a session began whose client asked for cursors. A client that only knows this one has seen nothing of the
-    /// session, and gets everything again from elsewhere.
+    /// The cursor at which a session began whose client asked for cursors, that of its first `rig.subscriptions_set`; given
+    /// once. A client that only knows this one has seen nothing of the session, whatever that has stored or forgotten since,
+    /// and gets everything again from elsewhere.
     #[must_use]
     pub fn session_cursor(&mut self, address: Address) -> Option<String> {
-        self.session(address)?.first_cursor().map(str::to_owned)
+        let cursor = self.session(address)?.began_at.as_mut().map(std::mem::take)?;
+        (!cursor.is_empty()).then(|| cursor.into())
     }
 
     fn store(&mut self, address: Address, id: &str, body: StoredEvent, cursor: &str) {
@@ -155,7 +219,11 @@ impl Shard {
         let Some(session) = self.session(address) else { return };
         session.forgot |= session.session.push(id, event).is_some();
         for waiting in std::mem::take(&mut session.waiting) {
-            let _nobody_waits_any_more = waiting.reply.send(session.answer(&waiting.last_event_id));
+            if session.has_room() {
+                session.give(&waiting.last_event_id, waiting.reply);
+            } else {
+                session.waiting.push(waiting);
+            }
         }
     }
 
@@ -166,7 +234,7 @@ impl Shard {
             std::mem::take(&mut session.waiting).into_iter().partition(|waiting| waiting.until_ms <= now_ms);
         session.waiting = still;
         for waiting in over {
-            let _nobody_waits_any_more = waiting.reply.send(session.answer(&waiting.last_event_id));
+            session.give(&waiting.last_event_id, waiting.reply);
         }
     }
 
@@ -185,24 +253,5 @@ impl Shard {
         } else {
             self.wheel.insert(ends_ms.max(now_ms + 1), key(address, Timer::Session));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::ShardMetrics;
-
-    #[test]
-    fn the_cursor_of_the_first_answer_is_before_every_event_that_the_session_has_stored_by_then() {
-        let metrics = std::sync::Arc::<ShardMetrics>::default();
-        let mut polling = LongPolling::new(0);
-        for (id, cursor) in [("create", None), ("set", Some("at-the-beginning")), ("event", Some("after-the-event"))] {
-            let body = StoredText::new(id.to_owned(), &metrics);
-            polling.session.push(id, Kept { body, cursor: cursor.map(Into::into) });
-        }
-        assert_eq!(polling.first_cursor(), Some("at-the-beginning"));
-        polling.forgot = true;
-        assert_eq!(polling.first_cursor(), None, "the second event may be another one by now");
     }
 }

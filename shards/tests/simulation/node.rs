@@ -14,7 +14,7 @@ use tidegate_shards::mailbox::{Inbox, lanes};
 use tidegate_shards::metrics::ShardMetrics;
 use tidegate_shards::publisher::{InterestLane, Position, Publisher};
 use tidegate_shards::record::{self, Scratch};
-use tidegate_shards::replay::{self, Joined, ReplayLane, ReplayRequest, ReplaySource, Replayed};
+use tidegate_shards::replay::{self, Joined, PassTicket, ReplayLane, ReplayRequest, ReplaySource, Replayed};
 use tidegate_shards::segment::SegmentWriter;
 use tidegate_shards::settings::ShardSettings;
 use tidegate_shards::shard::Shard;
@@ -258,7 +258,11 @@ impl Node {
     fn read_again(&mut self, number: usize, log: &Log, requests: &[ReplayRequest]) {
         let push = |entry| assert!(self.again[number].lane.push(entry).is_ok(), "the lane is larger than any log here");
         let mut push = push;
-        let joined = |request: &ReplayRequest| Joined { address: request.address, from: None, losses: Vec::new() };
+        let ticket = PassTicket::default();
+        let joined = |request: &ReplayRequest| {
+            let (address, ticket) = (request.address, ticket.clone());
+            Joined { ticket, address, from: None, losses: Vec::new() }
+        };
         push(Replayed::Begin(requests.iter().map(joined).collect()));
         let mut writer = SegmentWriter::new(self.segments, 1 << 20);
         self.segments += 1;

@@ -19,8 +19,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// What a segment of a path may have as it is (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The registry's codes for a subject, a version and a schema that it doesn't have.
-const NOT_FOUND_CODES: std::ops::RangeInclusive<u32> = 40_400..=40_499;
 
 /// Asks, counts, and tells the operator once when the registry goes and once when it comes back.
 #[derive(Debug)]
@@ -74,11 +72,11 @@ impl Asker {
             Ok(Err(reason)) => Err(away(reason)),
             Err(_late) => Err(away("no answer in time".to_owned())),
         };
-        self.note(read.as_ref().err());
+        self.note(what, read.as_ref().err());
         read
     }
 
-    fn note(&self, trouble: Option<&NoSchema>) {
+    fn note(&self, what: &str, trouble: Option<&NoSchema>) {
         let counter = match trouble {
             None => &self.metrics.given,
             Some(NoSchema::Unusable(_)) => &self.metrics.unusable,
@@ -88,7 +86,7 @@ impl Asker {
         let registry = format!("{}:{}", self.url.backend.host, self.url.backend.port);
         if let Some(NoSchema::Away(reason)) = trouble {
             if !self.metrics.away.swap(true, Ordering::Relaxed) {
-                tracing::warn!(registry, %reason, "the schema registry can't be reached: what needs a new schema waits");
+                tracing::warn!(registry, what, %reason, "the schema registry can't be reached: what needs a new schema waits");
             }
         } else if self.metrics.away.swap(false, Ordering::Relaxed) {
             tracing::warn!(registry, "the schema registry answers again");
@@ -99,7 +97,12 @@ impl Asker {
 fn read(what: &str, status: StatusCode, body: &[u8]) -> Result<Found, NoSchema> {
     match status {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND if is_not_found(body) => return Err(unusable(format!("{what} is not in the registry"))),
+        StatusCode::NOT_FOUND if is_refusal(status, body) => {
+            return Err(unusable(format!("{what} is not in the registry")));
+        }
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY if is_refusal(status, body) => {
+            return Err(unusable(format!("the registry has no use for the question about {what} ({status})")));
+        }
         status => return Err(away(format!("its answer is {status}"))),
     }
     let answer: Answer =
@@ -111,9 +114,10 @@ fn read(what: &str, status: StatusCode, body: &[u8]) -> Result<Found, NoSchema> 
     Ok(Found { id: answer.id, schema: Arc::new(schema) })
 }
 
-/// Any server answers 404 to a path that it doesn't know; a registry says what it hasn't found.
-fn is_not_found(body: &[u8]) -> bool {
-    serde_json::from_slice::<Refusal>(body).is_ok_and(|refusal| NOT_FOUND_CODES.contains(&refusal.error_code))
+/// Any server answers 404 to a path that it doesn't know; a registry says what it hasn't found, by a code of five digits that
+/// begins with the status.
+fn is_refusal(status: StatusCode, body: &[u8]) -> bool {
+    serde_json::from_slice::<Refusal>(body).is_ok_and(|refusal| refusal.error_code / 100 == u32::from(status.as_u16()))
 }
 
 fn unusable(reason: String) -> NoSchema {
@@ -143,6 +147,8 @@ mod tests {
     fn what_the_registry_does_not_have_is_told_from_a_server_that_is_none() {
         let missing = read_text(404, r#"{"error_code":40403,"message":"Schema not found"}"#);
         assert_eq!(missing.unwrap_err().to_string(), "the schema x is not in the registry");
+        let refused = read_text(422, r#"{"error_code":42201,"message":"Invalid schema"}"#);
+        assert!(matches!(refused, Err(NoSchema::Unusable(_))));
         for (status, body) in [(404, "Not Found"), (404, r#"{"error_code":404}"#), (500, "{}"), (401, ""), (200, "hi")]
         {
             assert!(matches!(read_text(status, body), Err(NoSchema::Away(_))), "{status} {body}");

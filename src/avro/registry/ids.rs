@@ -11,8 +11,10 @@ use tokio::runtime::Handle;
 use super::ask::Asker;
 use super::{Lookup, NoSchema};
 
-/// Ids that are remembered; beyond, all are forgotten and asked for again.
+/// Ids that are remembered; beyond, those without a schema are forgotten, or all where that makes no room.
 const MAX_IDS: usize = 10_000;
+/// The largest id that there can be: registries count in signed numbers of 32 bits.
+const LARGEST_ID: u32 = i32::MAX as u32;
 /// How long an id that the registry doesn't have is not asked for again, in milliseconds.
 const UNUSABLE_MS: u64 = 10_000;
 /// Pause before a registry that can't be reached is asked again; it doubles each time.
@@ -50,13 +52,14 @@ impl Ids {
     }
 
     pub(super) fn look_up(&self, id: u32) -> Lookup {
+        if id > LARGEST_ID {
+            return Lookup::Unusable(format!("no schema can have the id {id}").into());
+        }
         let mut entries = self.known.entries();
         if let Some(entry) = entries.get(&id).filter(|entry| clock::now_ms() < entry.until_ms) {
             return entry.lookup.clone();
         }
-        if entries.len() >= MAX_IDS {
-            entries.clear();
-        }
+        make_room(&mut entries);
         entries.insert(id, Entry { lookup: Lookup::Asked, until_ms: u64::MAX });
         drop(entries);
         let (asker, known) = (Arc::clone(&self.asker), Arc::clone(&self.known));
@@ -75,6 +78,17 @@ impl Known {
     }
 }
 
+fn make_room(entries: &mut HashMap<u32, Entry, ahash::RandomState>) {
+    if entries.len() < MAX_IDS {
+        return;
+    }
+    entries.retain(|_, entry| matches!(entry.lookup, Lookup::Known(_)));
+    // Or every id that has none would cost a look at all.
+    if entries.len() > MAX_IDS / 2 {
+        entries.clear();
+    }
+}
+
 async fn ask_until_answered(asker: &Asker, id: u32) -> (Lookup, u64) {
     let mut pause = FIRST_RETRY;
     loop {
@@ -86,5 +100,33 @@ async fn ask_until_answered(asker: &Asker, id: u32) -> (Lookup, u64) {
                 pause = (pause * 2).min(MAX_RETRY);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::codec::Schema;
+
+    fn entries(known: u32, unusable: u32) -> HashMap<u32, Entry, ahash::RandomState> {
+        let schema = Arc::new(Schema::parse("\"int\"").unwrap());
+        let entry = |id| {
+            let lookup = if id < known { Lookup::Known(Arc::clone(&schema)) } else { Lookup::Unusable("".into()) };
+            (id, Entry { lookup, until_ms: u64::MAX })
+        };
+        (0..known + unusable).map(entry).collect()
+    }
+
+    #[test]
+    fn ids_without_a_schema_do_not_drive_out_those_with_one() {
+        let mut few = entries(10, 20);
+        make_room(&mut few);
+        assert_eq!(few.len(), 30);
+        let mut many = entries(10, 9_990);
+        make_room(&mut many);
+        assert_eq!(many.len(), 10);
+        let mut good = entries(9_000, 1_000);
+        make_room(&mut good);
+        assert!(good.is_empty());
     }
 }

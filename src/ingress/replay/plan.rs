@@ -91,8 +91,12 @@ impl Plan {
 
     /// Does the log hold all that the node, or any client, has seen of it?
     pub(super) fn is_whole(&self, slot: usize, watermarks: Watermarks) -> bool {
+        watermarks.high >= self.seen(slot)
+    }
+
+    fn seen(&self, slot: usize) -> u64 {
         let read = self.to.get(slot).copied().unwrap_or(0);
-        watermarks.high >= read.max(self.ahead.get(&slot).copied().unwrap_or(0))
+        read.max(self.ahead.get(&slot).copied().unwrap_or(0))
     }
 
     /// Takes watermarks in. A log that ends before the range does is read to its end; the rest is lost.
@@ -108,6 +112,12 @@ impl Plan {
                 self.finish(slot);
             }
         }
+    }
+
+    /// The partition is gone with all that was in it.
+    pub(super) fn gone(&self, slot: usize) -> Watermarks {
+        let end = self.seen(slot);
+        Watermarks { low: end, high: end }
     }
 
     /// What is lost to this client.
@@ -202,6 +212,16 @@ impl Plan {
     /// Slots that came to their end since the last call.
     pub(super) fn finished(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.ended)
+    }
+
+    /// Ends the pass where it is; returns the slots that are being read.
+    pub(super) fn give_up(&mut self) -> Vec<usize> {
+        let reading = |(slot, range): (&usize, &mut Range)| {
+            let open = range.state != State::Ended;
+            range.state = State::Ended;
+            open.then_some(*slot)
+        };
+        self.ranges.iter_mut().filter_map(reading).collect()
     }
 
     /// Is every slot at its end?

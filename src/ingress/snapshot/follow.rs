@@ -67,6 +67,7 @@ impl Follower {
             bell: snapshots.bell.clone(),
             identify: true,
             ids: Vec::new(),
+            refusals: Vec::new(),
         };
         let watcher = thread::Builder::new().name("snapshot-watch".to_owned()).spawn(move || {
             if let Err(error) = watch.run() {
@@ -153,28 +154,26 @@ impl Follower {
 
     fn take_batch(&mut self, batch: &Batch, server: &mut Server) -> Result<(), Stopped> {
         let mut messages = batch.iter().peekable();
-        while messages.peek().is_some() {
-            self.wait_for_schemas(batch, server)?;
+        while let Some(message) = messages.peek() {
+            self.wait_for_schema(message, server)?;
             self.take_known(&mut messages);
         }
         Ok(())
     }
 
-    /// Until the schemas of all messages are known, or known to be unusable, the caches stay as they are.
-    fn wait_for_schemas(&self, batch: &Batch, server: &mut Server) -> Result<(), Stopped> {
-        for message in batch.iter().filter(|message| message.error().is_none()) {
-            while self.decoder.waits_for_schema(&message) {
-                server.serve()?;
-                thread::sleep(SCHEMA_PAUSE);
-                if self.snapshots.stop.requested() {
-                    return Err(Stopped);
-                }
+    /// Until the message's schema is known, or known to be unusable, the caches stay as they are.
+    fn wait_for_schema(&self, message: &Message<'_>, server: &mut Server) -> Result<(), Stopped> {
+        while message.error().is_none() && self.decoder.waits_for_schema(message) {
+            server.serve()?;
+            thread::sleep(SCHEMA_PAUSE);
+            if self.snapshots.stop.requested() {
+                return Err(Stopped);
             }
         }
         Ok(())
     }
 
-    /// Takes messages up to the first whose schema is not known: the registry may have forgotten it since it was asked.
+    /// Takes messages up to the first whose schema is not known.
     fn take_known<'m>(&mut self, messages: &mut Peekable<impl Iterator<Item = Message<'m>>>) {
         let snapshots = Arc::clone(&self.snapshots);
         let mut caches = snapshots.caches();

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::http::{Request, Response};
+use super::http::{Connection, Request, Response};
 use super::metrics::Metrics;
 use super::{DEADLINE, wait_for};
 
@@ -141,6 +141,14 @@ impl Gateway {
     pub(crate) fn wait_until_nothing_is_pending(&self) {
         let pending = || self.metrics().sum("tidegate_pending_requests");
         wait_for("no request to wait", || (pending() == 0.0).then_some(()));
+    }
+
+    /// Waits until connections that say nothing have been closed, one after the other, so often that whatever began before
+    /// has outlived `HEADER_TIMEOUT_MS`, 500 here, and the look at it once a second.
+    pub(crate) fn outlast_header_timeout(&self) {
+        for _ in 0..4 {
+            Connection::open(self.inbound).until_end();
+        }
     }
 
     /// Standard output and error up to now.

@@ -85,11 +85,30 @@ impl Http2Connection {
 
     /// A call whose answer has begun, and is not read.
     pub(crate) fn begin(&self, target: &str) -> RecvStream {
-        let request = Request::builder().uri(format!("http://localhost{target}")).body(()).expect("a valid request");
+        self.begin_with(target, &[]).into_body()
+    }
+
+    /// The same with these header fields; gives the head, too.
+    pub(crate) fn begin_with(&self, target: &str, headers: &[(&str, &str)]) -> Response<RecvStream> {
+        let mut request = Request::builder().uri(format!("http://localhost{target}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a valid request");
         self.runtime.block_on(async {
             let mut sender = self.sender.clone().ready().await.expect("the connection is open");
             let (response, _) = sender.send_request(request, true).expect("the request can be sent");
-            timeout(DEADLINE, response).await.expect("in time").expect("an answer comes").into_body()
+            timeout(DEADLINE, response).await.expect("in time").expect("an answer comes")
+        })
+    }
+
+    /// The next piece of an answer that has begun.
+    pub(crate) fn piece(&self, body: &mut RecvStream) -> Bytes {
+        self.runtime.block_on(async {
+            let piece =
+                timeout(DEADLINE, body.data()).await.expect("in time").expect("it goes on").expect("it is whole");
+            body.flow_control().release_capacity(piece.len()).expect("capacity can be released");
+            piece
         })
     }
 

@@ -130,12 +130,17 @@ impl Producer {
         self.wait_for_partitions(topic, partitions);
     }
 
-    /// Deletes a topic and makes one of the same name.
-    pub(crate) fn recreate_topic(&self, topic: &str, partitions: usize) {
+    /// Deletes a topic.
+    pub(crate) fn delete_topic(&self, topic: &str) {
         block_on(self.admin().delete_topics(&[topic], &AdminOptions::new()))
             .expect("Kafka answers")
             .remove(0)
             .expect("the topic is deleted");
+    }
+
+    /// Deletes a topic and makes one of the same name.
+    pub(crate) fn recreate_topic(&self, topic: &str, partitions: usize) {
+        self.delete_topic(topic);
         let count = i32::try_from(partitions).expect("a small number");
         wait_up_to(KAFKA_DEADLINE, "the topic to be made anew", || {
             let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));

@@ -152,6 +152,11 @@ impl RawWebSocket {
         self.connection.send(frame.to_bytes());
     }
 
+    /// Sends several frames at once, or whatever else this is.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.connection.send(bytes);
+    }
+
     /// The next frame.
     pub(crate) fn next_frame(&mut self) -> ReceivedFrame {
         loop {

@@ -48,9 +48,21 @@ impl Waiting {
     /// # Errors
     /// Too many requests wait already.
     pub(super) fn register(world: &SharedWorld, deadline_ms: u64) -> Result<Self, Crowded> {
+        let waiting = Self::hold(world)?;
+        waiting.until(deadline_ms);
+        Ok(waiting)
+    }
+
+    /// Takes a slot that has no deadline yet, see [`Self::until`].
+    fn hold(world: &SharedWorld) -> Result<Self, Crowded> {
         let (sender, answer) = oneshot::channel();
-        let id = world.proxy.pending.borrow_mut().insert(sender, deadline_ms).map_err(|_| Crowded)?;
+        let id = world.proxy.pending.borrow_mut().hold(sender).map_err(|_| Crowded)?;
         Ok(Self { world: Rc::clone(world), id, answer })
+    }
+
+    /// Gives the slot its deadline.
+    fn until(&self, deadline_ms: u64) {
+        self.world.proxy.pending.borrow_mut().expire_at(self.id, deadline_ms);
     }
 
     /// Its name on this node.
@@ -121,6 +133,9 @@ pub(super) async fn until_answers_arrive(world: &SharedWorld, response_from: Res
 /// A request to a backend that answers 202 and sends the answer later.
 pub(super) async fn over_http(world: &SharedWorld, caller: &Caller, call: &Call<'_>, body: Incoming) -> Answer {
     let response_from = call.endpoint.response_from;
+    if caller.handoff.is_some() {
+        caller.progress.enter(Phase::Waiting);
+    }
     if let Err(refusal) = until_answers_arrive(world, response_from).await {
         return refusal;
     }
@@ -134,24 +149,22 @@ pub(super) async fn over_http(world: &SharedWorld, caller: &Caller, call: &Call<
     if let Some(key) = key {
         return repeatable(world, caller, call, body, key, asked, timeout_ms).await;
     }
-    // Until the backend has said that the answer comes later, that call's own deadlines count.
-    let life_ms = if asked.detached { settings.stored_ms } else { timeout_ms };
-    let deadline_ms = clock::now_ms() + settings.connect_timeout_ms + settings.first_byte_timeout_ms + life_ms;
-    let Ok(mut waiting) = Waiting::register(world, deadline_ms) else { return busy() };
+    let Ok(mut waiting) = Waiting::hold(world) else { return busy() };
     let correlation = waiting.text();
+    // Until the backend has said that the answer comes later, that call's own deadlines count: an upload takes its time.
     if let Forwarded::Answer(answer) = forward_correlated(world, caller, call, body, &correlation).await {
         return answer;
     }
+    if caller.handoff.is_some() {
+        // With the 202 an answer of the backend has ended, but not the request.
+        caller.progress.enter(Phase::Waiting);
+    }
+    let life_ms = if asked.detached { settings.stored_ms } else { timeout_ms };
+    waiting.until(clock::now_ms() + life_ms);
     if asked.detached {
         return stored::keep_waiting(world, waiting, asked, timeout_ms).await;
     }
-    let deadline = world.proxy.deadlines.at(clock::now_ms() + timeout_ms);
-    let answered = poll_fn(|cx| match waiting.poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(answer),
-        Poll::Pending => deadline.poll(cx).map(|()| None),
-    })
-    .await;
-    answered.map_or_else(late, respond)
+    poll_fn(|cx| waiting.poll(cx)).await.map_or_else(late, respond)
 }
 
 /// As [`over_http`], for a request that its client may repeat: it is made once, whatever becomes of the client, and its answer kept.

@@ -1,9 +1,10 @@
 //! Requests to backends over HTTP, streamed in both directions.
 //!
-//! [`pool`] holds the connections, [`connect`] makes them, [`line`] is one of HTTP/1.1. [`exchange`] sends a request, whose body
-//! is an [`upload`], and waits for the answer's head; its body is a [`download`]. [`tunnel`] carries WebSockets. What goes into
-//! the heads is decided in [`crate::proxy::forward`].
+//! [`pool`] holds the connections, [`connect`] makes them with what [`addresses`] knows, [`line`] is one of HTTP/1.1.
+//! [`exchange`] sends a request, whose body is an [`upload`], and waits for the answer's head; its body is a [`download`].
+//! [`tunnel`] carries WebSockets. What goes into the heads is decided in [`crate::proxy::forward`].
 
+mod addresses;
 pub(in crate::runtime) mod ask;
 mod connect;
 pub(super) mod detached;
@@ -20,6 +21,7 @@ mod upload;
 use std::future::pending;
 use std::rc::Rc;
 
+use ::http::uri::Authority;
 use ::http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 
@@ -200,6 +202,7 @@ impl Outgoing<'_> {
         let forwarding = Forwarding {
             method: &call.parts.method,
             headers: &call.parts.headers,
+            authority: call.parts.uri.authority().map(Authority::as_str),
             endpoint: call.endpoint,
             host: &pool.host,
             client: call.client,

@@ -20,13 +20,14 @@ use super::{Call, reported};
 use crate::clock;
 use crate::mailbox::Control;
 use crate::proxy::counts::Outcome;
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::outbound::CorrelatedAnswer;
 use crate::proxy::preference::Preference;
 use crate::proxy::request_event::NotAnEvent;
 use crate::proxy::stored::{Claimed, Digest, Kept, NoRoom, StoreCall};
-use crate::runtime::SharedWorld;
 use crate::runtime::http::Phase;
 use crate::runtime::service::{Answer, Caller, busy, text, uncached};
+use crate::runtime::{SharedWorld, bearer};
 
 /// Where kept answers are fetched; the id follows.
 const RESPONSES: &str = "/_rig/v1/responses/";
@@ -133,7 +134,7 @@ pub(super) async fn exchange<E: Future<Output = Ended> + 'static>(
     timeout_ms: u64,
     make: impl Fn(Waiting) -> Result<E, NotAnEvent>,
 ) -> Answer {
-    let claim = key.map(|key| (key_digest(call, key), looks(call, body)));
+    let claim = key.map(|key| (key_digest(world, call, key), looks(call, body)));
     let mut stale = None;
     for _attempt in 0..2 {
         let waiting = Waiting::register(world, clock::now_ms() + world.settings.proxy.stored_ms);
@@ -307,9 +308,11 @@ fn owner(world: &SharedWorld, key: &Digest) -> usize {
 }
 
 /// What a key is unique in: its endpoint, and who asks.
-fn key_digest(call: &Call<'_>, key: &str) -> Digest {
-    let who = call.parts.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    digest(&[call.endpoint.api_id.as_bytes(), call.endpoint.id.as_bytes(), who, key.as_bytes()])
+fn key_digest(world: &SharedWorld, call: &Call<'_>, key: &str) -> Digest {
+    let Endpoint { api_id, id, secured, .. } = &**call.endpoint;
+    let mut parts = vec![api_id.as_bytes(), id.as_bytes(), key.as_bytes()];
+    parts.extend(bearer::of_caller(world, call.parts, secured.as_ref()));
+    digest(&parts)
 }
 
 /// What makes a request the same as another one.

@@ -62,7 +62,7 @@ pub(super) async fn connect(world: &SharedWorld, pool: &Pool, upgrade: bool) -> 
     let deadline = world.proxy.deadlines.at(until_ms);
     let resolver = &world.proxy.resolver;
     let late = |Late| -> Arc<str> { "the name server did not answer in time (PROXY_CONNECT_TIMEOUT)".into() };
-    let addresses = before(&deadline, pool.addresses(resolver)).await.map_err(late)??;
+    let addresses = before(&deadline, pool.addresses(resolver, &world.proxy.deadlines)).await.map_err(late)??;
     let tls = match pool.backend.tls {
         true => Some(before(&deadline, resolver.tls()).await.map_err(late)??),
         false => None,
@@ -142,7 +142,8 @@ async fn speak(
     if !multiplexed {
         return Ok(Connected::Line(Line::new(wire, buffer, deadline).await?));
     }
-    let transport = Transport { wire, buffer, received: Rc::default() };
+    let received = Rc::default();
+    let transport = Transport { wire, buffer, received: Rc::clone(&received) };
     let (sender, connection) = http2::Builder::new(Spawner)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -155,6 +156,6 @@ async fn speak(
         }
     })
     .detach();
-    pool.keep_multiplexed(sender.clone());
+    pool.keep_multiplexed(sender.clone(), received);
     Ok(Connected::Multiplexed(sender))
 }

@@ -3,27 +3,27 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ahash::RandomState;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, Shared};
 use hashbrown::HashMap;
 use http::HeaderValue;
 use hyper::client::conn::http2;
 
+use super::addresses::AddressBook;
 use super::line::Line;
 use super::resolver::{Addresses, Resolver};
 use super::upload::RequestBody;
 use crate::clock;
+use crate::proxy::deadline::Deadlines;
 use crate::proxy::endpoint::Backend;
 use crate::settings::ProxySettings;
 
 /// Requests that may wait for a connection to one backend, per shard.
 const MAX_WAITING: usize = 16_384;
-/// How long addresses of a name are used.
-const ADDRESSES_MS: u64 = 30_000;
+/// How long a call waits for new addresses where old ones are known; half the time to connect, if that is less.
+const NAME_PATIENCE_MS: u64 = 500;
 /// Time between two looks at unused connections.
 const LOOK_MS: u64 = 1_000;
 /// Time between two warnings about one backend.
@@ -79,17 +79,45 @@ pub(in crate::runtime) struct Pool {
     pub(super) host: HeaderValue,
     max_connections: usize,
     keep_alive_ms: u64,
+    /// How long a connection that many requests share may be silent while they are under way.
+    max_silence_ms: u64,
+    name_patience_ms: u64,
     in_use: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Lease>>>,
     /// Unused connections; the one used last is at the end.
     idle: RefCell<VecDeque<Box<Line>>>,
-    /// The HTTP/2 connection, which takes many requests at a time, and when it was used last.
-    multiplexed: RefCell<Option<(http2::SendRequest<RequestBody>, u64)>>,
-    addresses: RefCell<Option<(Arc<[std::net::SocketAddr]>, u64)>>,
-    lookup: RefCell<Option<Shared<LocalBoxFuture<'static, Addresses>>>>,
+    /// The HTTP/2 connection, which takes many requests at a time.
+    multiplexed: RefCell<Option<Multiplexed>>,
+    addresses: AddressBook,
     /// Which of the addresses answered last.
     pub(super) preferred: Cell<usize>,
     warned_ms: Cell<Option<u64>>,
+}
+
+/// A connection of HTTP/2.
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    used_ms: u64,
+    silence: Silence,
+}
+
+/// How long requests have gone out without anything coming back. A backend that the network has cut off ends no
+/// connection, and TCP goes on sending to it for a quarter of an hour.
+struct Silence {
+    /// The backend has sent something since the last request.
+    received: Rc<Cell<bool>>,
+    /// The first request that nothing came after.
+    since_ms: u64,
+}
+
+impl Silence {
+    /// A request goes out at `now_ms`; since how many milliseconds nothing has come, with others under way.
+    fn before_request(&mut self, now_ms: u64) -> u64 {
+        if self.received.replace(false) {
+            self.since_ms = now_ms;
+        }
+        now_ms.saturating_sub(self.since_ms)
+    }
 }
 
 impl Pool {
@@ -101,12 +129,13 @@ impl Pool {
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             max_connections: settings.max_connections.max(1),
             keep_alive_ms: settings.keep_alive_ms,
+            max_silence_ms: settings.first_byte_timeout_ms,
+            name_patience_ms: NAME_PATIENCE_MS.min(settings.connect_timeout_ms / 2),
             in_use: Cell::new(0),
             waiting: RefCell::default(),
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
-            addresses: RefCell::default(),
-            lookup: RefCell::default(),
+            addresses: AddressBook::default(),
             preferred: Cell::new(0),
             warned_ms: Cell::new(None),
         }
@@ -142,16 +171,22 @@ impl Pool {
         self.idle.borrow_mut().push_back(line);
     }
 
-    /// The HTTP/2 connection, if it still takes requests.
+    /// The HTTP/2 connection, if it still takes requests and brings answers.
     pub(super) fn multiplexed(&self) -> Option<http2::SendRequest<RequestBody>> {
+        let now_ms = clock::now_ms();
         let mut kept = self.multiplexed.borrow_mut();
-        let (sender, used_ms) = kept.as_mut().filter(|(sender, _)| !sender.is_closed())?;
-        *used_ms = clock::now_ms();
-        Some(sender.clone())
+        // Requests that are under way on it stay there, each with its own deadline.
+        kept.take_if(|kept| kept.sender.is_closed() || kept.silence.before_request(now_ms) >= self.max_silence_ms);
+        let kept = kept.as_mut()?;
+        kept.used_ms = now_ms;
+        Some(kept.sender.clone())
     }
 
-    pub(super) fn keep_multiplexed(&self, sender: http2::SendRequest<RequestBody>) {
-        *self.multiplexed.borrow_mut() = Some((sender, clock::now_ms()));
+    /// Keeps a connection of HTTP/2 over which a first request is about to go; `received` is set when something comes.
+    pub(super) fn keep_multiplexed(&self, sender: http2::SendRequest<RequestBody>, received: Rc<Cell<bool>>) {
+        let now_ms = clock::now_ms();
+        let silence = Silence { received, since_ms: now_ms };
+        *self.multiplexed.borrow_mut() = Some(Multiplexed { sender, used_ms: now_ms, silence });
     }
 
     /// The HTTP/2 connection has failed.
@@ -160,42 +195,21 @@ impl Pool {
     }
 
     /// The addresses of the backend, asked for anew when they are old or none of them answered.
-    pub(super) async fn addresses(&self, resolver: &Resolver) -> Addresses {
+    pub(super) async fn addresses(&self, resolver: &Resolver, deadlines: &Deadlines) -> Addresses {
         let Backend { host, port, .. } = &self.backend;
         if let Ok(address) = host.parse::<std::net::IpAddr>() {
             return Ok([std::net::SocketAddr::new(address, *port)].into());
         }
-        let now_ms = clock::now_ms();
-        let known = self.addresses.borrow().clone();
-        if let Some((addresses, at_ms)) = &known
-            && now_ms < at_ms + ADDRESSES_MS
-        {
-            return Ok(Arc::clone(addresses));
-        }
-        let lookup = {
-            let mut lookup = self.lookup.borrow_mut();
+        let ask = || {
             let (resolver, host, port) = (resolver.clone(), host.clone(), *port);
-            let ask = || async move { resolver.resolve(host, port).await }.boxed_local().shared();
-            lookup.get_or_insert_with(ask).clone()
+            async move { resolver.resolve(host, port).await }.boxed_local().shared()
         };
-        let found = lookup.await;
-        self.lookup.borrow_mut().take();
-        match (found, known) {
-            (Ok(addresses), _) => {
-                *self.addresses.borrow_mut() = Some((Arc::clone(&addresses), now_ms));
-                Ok(addresses)
-            }
-            // Old addresses are better than none.
-            (Err(_), Some((addresses, _))) => Ok(addresses),
-            (Err(reason), None) => Err(reason),
-        }
+        self.addresses.get(clock::now_ms(), deadlines, self.name_patience_ms, ask).await
     }
 
     /// None of the addresses answered: the next request asks for them anew.
     pub(super) fn doubt_addresses(&self) {
-        if let Some((_, at_ms)) = self.addresses.borrow_mut().as_mut() {
-            *at_ms = 0;
-        }
+        self.addresses.doubt();
     }
 
     /// Whether a warning about this backend is due.
@@ -211,7 +225,7 @@ impl Pool {
     fn look(&self, now_ms: u64) {
         let too_old = |since_ms: u64| now_ms >= since_ms + self.keep_alive_ms;
         self.idle.borrow_mut().retain(|line| !too_old(line.idle_since_ms) && !line.is_stale());
-        self.multiplexed.borrow_mut().take_if(|(sender, used_ms)| sender.is_closed() || too_old(*used_ms));
+        self.multiplexed.borrow_mut().take_if(|kept| kept.sender.is_closed() || too_old(kept.used_ms));
     }
 
     fn is_empty(&self) -> bool {
@@ -251,5 +265,23 @@ impl Drop for Lease {
         if let Some(pool) = self.pool.take() {
             pool.release();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_begins_with_the_first_request_that_nothing_comes_after() {
+        let received = Rc::new(Cell::new(false));
+        let mut silence = Silence { received: Rc::clone(&received), since_ms: 1_000 };
+        received.set(true);
+        assert_eq!(silence.before_request(60_000), 0, "unused is not silent");
+        assert_eq!(silence.before_request(61_000), 1_000);
+        assert_eq!(silence.before_request(64_000), 4_000);
+        received.set(true);
+        assert_eq!(silence.before_request(65_000), 0, "whatever comes ends it");
+        assert_eq!(silence.before_request(70_000), 5_000);
     }
 }

@@ -29,20 +29,21 @@ enum Question {
 #[derive(Clone)]
 pub(crate) struct Resolver {
     questions: Sender<Question>,
+    tls: Arc<OnceLock<Tls>>,
 }
 
 impl Resolver {
     /// Starts the threads. `ca_pem` is an authority for https backends beside the system's.
     pub(crate) fn start(ca_pem: Option<Arc<[u8]>>) -> io::Result<Self> {
         let (questions, receiver) = bounded(MAX_QUESTIONS);
-        let config: Arc<OnceLock<Tls>> = Arc::default();
+        let tls: Arc<OnceLock<Tls>> = Arc::default();
         for number in 0..THREADS {
-            let (receiver, config, ca_pem) = (receiver.clone(), Arc::clone(&config), ca_pem.clone());
+            let (receiver, tls, ca_pem) = (receiver.clone(), Arc::clone(&tls), ca_pem.clone());
             std::thread::Builder::new()
                 .name(format!("resolver-{number}"))
-                .spawn(move || answer_all(&receiver, &config, ca_pem.as_deref()))?;
+                .spawn(move || answer_all(&receiver, &tls, ca_pem.as_deref()))?;
         }
-        Ok(Self { questions })
+        Ok(Self { questions, tls })
     }
 
     /// The addresses of a name, in the order of `getaddrinfo`.
@@ -52,8 +53,11 @@ impl Resolver {
         answer.await.unwrap_or_else(|oneshot::Canceled| Err("the resolver has stopped".into()))
     }
 
-    /// How to speak TLS.
+    /// How to speak TLS. Once that is known, no thread is asked: all may hang on a dead name server.
     pub(super) async fn tls(&self) -> Tls {
+        if let Some(known) = self.tls.get() {
+            return known.clone();
+        }
         let (reply, answer) = oneshot::channel();
         self.ask(Question::Tls { reply })?;
         answer.await.unwrap_or_else(|oneshot::Canceled| Err("the resolver has stopped".into()))
@@ -67,12 +71,12 @@ impl Resolver {
     }
 }
 
-fn answer_all(questions: &Receiver<Question>, config: &OnceLock<Tls>, ca_pem: Option<&[u8]>) {
+fn answer_all(questions: &Receiver<Question>, tls: &OnceLock<Tls>, ca_pem: Option<&[u8]>) {
     while let Ok(question) = questions.recv() {
         match question {
             // Nobody may be waiting any more: then the answer is dropped.
             Question::Name { host, port, reply } => drop(reply.send(look_up(&host, port))),
-            Question::Tls { reply } => drop(reply.send(config.get_or_init(|| tls::config(ca_pem)).clone())),
+            Question::Tls { reply } => drop(reply.send(tls.get_or_init(|| tls::config(ca_pem)).clone())),
         }
     }
 }
@@ -83,4 +87,23 @@ fn look_up(host: &str, port: u16) -> Addresses {
     let addresses: Arc<[SocketAddr]> =
         found.map_err(|error| Arc::from(format!("the name {host:?} can't be resolved: {error}")))?.collect();
     if addresses.is_empty() { Err(format!("the name {host:?} has no address").into()) } else { Ok(addresses) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn how_to_speak_tls_is_asked_once_and_known_although_every_thread_hangs() {
+        let (questions, waiting) = bounded(1);
+        let resolver = Resolver { questions, tls: Arc::default() };
+        assert!(resolver.tls().now_or_never().is_none(), "no thread has answered yet");
+        assert_eq!(waiting.len(), 1);
+        let unusable: Arc<str> = "no authority".into();
+        let _first = resolver.tls.set(Err(Arc::clone(&unusable)));
+        assert_eq!(resolver.tls().now_or_never().expect("it is known").err(), Some(unusable));
+        assert_eq!(waiting.len(), 1, "nobody is asked again");
+    }
 }
