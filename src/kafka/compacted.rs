@@ -14,10 +14,11 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::polled::PolledProducer;
 use super::{LogContext, client_config};
 use crate::config::KafkaSettings;
 
@@ -62,7 +63,7 @@ pub type Follower = Box<dyn FnMut(Entry<'_>) + Send>;
 pub struct CompactedLog {
     topic: String,
     subject: Subject,
-    producer: Arc<ThreadedProducer<Deliveries>>,
+    producer: Arc<PolledProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     caught_up: Mutex<Receiver<()>>,
@@ -93,7 +94,7 @@ impl CompactedLog {
             .set("fetch.wait.max.ms", "500")
             .set("topic.metadata.refresh.interval.ms", "2000");
         let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(io::Error::other)?;
-        let producer = Arc::new(producer(settings).map_err(io::Error::other)?);
+        let producer = Arc::new(PolledProducer::start(producer(settings).map_err(io::Error::other)?)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, caught_up) = sync_channel(1);
         let following = Following {
@@ -161,7 +162,7 @@ impl CompactedLog {
 }
 
 /// A client that writes; Kafka may be out of reach.
-fn producer(settings: &KafkaSettings) -> KafkaResult<ThreadedProducer<Deliveries>> {
+fn producer(settings: &KafkaSettings) -> KafkaResult<BaseProducer<Deliveries>> {
     let mut config = client_config(settings);
     config
         .set("enable.idempotence", "true")
@@ -205,7 +206,7 @@ struct Following {
     settings: KafkaSettings,
     topic: String,
     subject: Subject,
-    producer: Arc<ThreadedProducer<Deliveries>>,
+    producer: Arc<PolledProducer<Deliveries>>,
     stop: Arc<AtomicBool>,
     follower: Follower,
     caught_up: Option<SyncSender<()>>,

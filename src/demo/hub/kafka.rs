@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use super::{Feed, Heard};
 use crate::config::KafkaSettings;
 use crate::demo::event::{Event, FOR_PAGES, PURCHASE_REQUESTED};
 use crate::demo::service::{Caller, Delivery, ReplyPartition};
-use crate::kafka::{LogContext, client_config};
+use crate::kafka::{LogContext, PolledProducer, client_config};
 
 /// Topic of the requests that the gateway makes events of.
 pub(in crate::demo) const REQUESTS: &str = "tidegate-tickets-requests";
@@ -39,7 +39,7 @@ const DELIVERY_TIMEOUT_MS: &str = "5000";
 /// Topics, and a producer for all services.
 pub(in crate::demo) struct KafkaHub {
     config: ClientConfig,
-    producer: ThreadedProducer<Deliveries>,
+    producer: PolledProducer<Deliveries>,
     /// What the gateway reads for its subscribers.
     for_pages: String,
     /// Where answers go that name no partition.
@@ -66,7 +66,9 @@ impl KafkaHub {
             .set("linger.ms", "0")
             .set("partitioner", "murmur2_random")
             .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
-        let producer = producer.create_with_context(Deliveries)?;
+        let producer: BaseProducer<_> = producer.create_with_context(Deliveries)?;
+        let producer =
+            PolledProducer::start(producer).map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         let for_pages = settings.source_topics.first().cloned().unwrap_or_default();
         Ok(Self { config, producer, for_pages, responses: responses.first().cloned().unwrap_or_default() })
     }
