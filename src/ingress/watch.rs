@@ -178,7 +178,11 @@ impl Watch {
                     topic.partitions.listing(count)
                 }
                 Ok(None) => {
-                    complete &= !topic.when_missing.as_ref().is_some_and(|make| make());
+                    if topic.when_missing.as_ref().is_some_and(|make| make()) {
+                        // It is new, whichever node was the first to make it: no other listing need say so.
+                        complete = false;
+                        self.leave(index, discovery.remade(index));
+                    }
                     Listing::Missing
                 }
                 // The others are none the worse for it. What comes into it from now on is read once it can be.
@@ -211,15 +215,19 @@ impl Watch {
             gone.extend(discovery.remade(index));
         }
         gone.extend(discovery.listed(index, listing, clock::now_ms()));
-        for partition in gone {
-            let topic = &self.topics[index].name;
-            tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
-            self.assign(Assignment::Stop { topic: index, partition });
-        }
+        self.leave(index, gone);
         let now = id.or(told).unwrap_or(0);
         if listing != Listing::Missing && told != Some(now) {
             self.ids[index] = Some(now);
             self.assign(Assignment::Topic { topic: index, id: now });
+        }
+    }
+
+    fn leave(&self, index: usize, gone: Vec<u32>) {
+        for partition in gone {
+            let topic = &self.topics[index].name;
+            tracing::warn!(topic, partition, "the topic was deleted; it is read again if it comes back");
+            self.assign(Assignment::Stop { topic: index, partition });
         }
     }
 

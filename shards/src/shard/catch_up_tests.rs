@@ -12,7 +12,7 @@ use super::checkpoint_tests::plain_cursor;
 use super::connection::{Address, Closing, Output};
 use super::own_events;
 use super::replay_output::{MAX_GATHERED_BYTES, MAX_WAITING_BYTES};
-use super::replay_tests::{Client, Node};
+use super::replay_tests::{Client, Node, away};
 use super::session::LongPolling;
 use crate::clock;
 use crate::cursor::ResumeFrom;
@@ -29,20 +29,6 @@ fn hurried() -> impl Fn() -> u64 {
         now_us.set(now_us.get() + 600);
         now_us.get()
     }
-}
-
-/// A client that has been away for this many events, all of which are in the ring.
-fn away(events: usize) -> (Node, Client) {
-    let mut node = Node::new(64 << 20, false);
-    let mut client = Client::new();
-    client.connect(&mut node);
-    node.settle();
-    client.disconnect(&mut node);
-    node.turn(1);
-    for _ in 0..events {
-        node.publish(0, "a");
-    }
-    (node, client)
 }
 
 /// An event stream whose frames are pulled; it comes back where there is a cursor.

@@ -300,6 +300,20 @@ impl Client {
     }
 }
 
+/// A client that has been away for this many events, all of which are in the ring.
+pub(super) fn away(events: usize) -> (Node, Client) {
+    let mut node = Node::new(64 << 20, false);
+    let mut client = Client::new();
+    client.connect(&mut node);
+    node.settle();
+    client.disconnect(&mut node);
+    node.turn(1);
+    for at in 0..events {
+        node.publish(at % PARTITIONS, "a");
+    }
+    (node, client)
+}
+
 /// The events of type `a` in this range.
 fn skipped(log: &[&'static str], from: u64, to: u64) -> Vec<usize> {
     (usize::try_from(from).unwrap()..usize::try_from(to).unwrap()).filter(|at| log[*at] == "a").collect()
@@ -458,15 +472,7 @@ fn a_client_with_an_unknown_cursor_is_told_and_goes_on_live() {
 
 #[test]
 fn ten_thousand_events_reach_a_client_that_reads_slowly_within_its_bound() {
-    let mut node = Node::new(64 << 20, false);
-    let mut client = Client::new();
-    client.connect(&mut node);
-    node.settle();
-    client.disconnect(&mut node);
-    node.turn(1);
-    for at in 0..10_000 {
-        node.publish(at % 2, "a");
-    }
+    let (mut node, mut client) = away(10_000);
     client.connect(&mut node);
     for round in 0_u64..100_000 {
         node.turn(100);

@@ -14,8 +14,8 @@ use xtask::{licences, provision, repository, skip};
 /// Fetches what the tests need, then checks formatting, lints, licences, tests, benchmarks, load scenarios and the demo.
 ///
 /// Kafka comes through Maven and kosoku from PyPI into .tools; on Debian and as root, missing packages (Java, Maven,
-/// Chromium, Python's venv) are installed. Everything is built in the profile `ci`: release without link-time
-/// optimization; only the demo is built as the README says. All steps run, whatever happens; the exit code is that of the
+/// Chromium, Python's venv) are installed. Everything is built in the profile `ci`: little optimization, all checks;
+/// only the demo is built as the README says. All steps run, whatever happens; the exit code is that of the
 /// first that failed. With CI=true, what would be skipped for want of something fails.
 #[derive(Args)]
 pub(crate) struct Arguments {
